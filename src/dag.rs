@@ -1,0 +1,38 @@
+//! The formats of IPFS, pure: bytes in, nodes out, and back.
+//!
+//! Nothing here does I/O. Decoders borrow from the block's [`bytes::Bytes`] and copy nothing; none allocates by a number
+//! that the input claims, and none recurses by the input's will. Each is fuzzed (`fuzz/`).
+//!
+//! - [`pb`]: dag-pb, the node with data and links (<https://ipld.io/specs/codecs/dag-pb/spec/>).
+//! - [`unixfs`]: `UnixFS` 1.5, what a dag-pb node's data says (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
+
+pub mod pb;
+mod protobuf;
+pub mod unixfs;
+
+/// Why the bytes of a block are not a node of its codec.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DagError {
+    /// The bytes break the rules of the format.
+    #[error("malformed {format}: {why}")]
+    Malformed {
+        /// The format by its usual name: `dag-pb`, `UnixFS`, `HAMT`, `dag-cbor`, `dag-json`, `CAR`.
+        format: &'static str,
+        /// Which rule.
+        why: String,
+    },
+    /// A bound of [`crate::limits`] is crossed.
+    #[error("{what} is over the limit of {limit}")]
+    Limit {
+        /// What was counted, with its unit.
+        what: String,
+        /// The bound.
+        limit: u64,
+    },
+}
+
+impl DagError {
+    pub(crate) fn malformed(format: &'static str, why: impl Into<String>) -> DagError {
+        DagError::Malformed { format, why: why.into() }
+    }
+}

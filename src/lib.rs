@@ -1,0 +1,13 @@
+//! cidfs: a FUSE-mounted, content-addressed filesystem.
+//!
+//! Any program reads IPFS data below a mountpoint as if it were on the local disk. The library is built in floors; a
+//! module imports only from floors below its own. `docs/architecture.md` holds the plan of the house and its invariants.
+
+#![deny(unsafe_code)]
+
+pub mod block;
+pub mod config;
+pub mod dag;
+pub mod fetch;
+pub mod limits;
+pub mod store;

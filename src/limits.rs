@@ -1,0 +1,27 @@
+//! Every bound of cidfs, named, with its reason.
+//!
+//! A bound says what bad input gets; `docs/semantics.md` lists them for users, and each has a test that crosses it.
+
+/// The largest block that is stored, read, or accepted from anywhere: the size every bitswap implementation carries.
+pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024;
+
+/// The longest digest of an identity CID (IPIP-512): longer ones are data smuggled in a name.
+pub const MAX_IDENTITY_DIGEST_BYTES: usize = 128;
+
+/// The longest digest of a hash function: the 512 bits of the widest functions.
+pub const MAX_DIGEST_BYTES: usize = 64;
+
+/// The shortest digest that is trusted: below 160 bits a second preimage is within reach.
+pub const MIN_DIGEST_BYTES: usize = 20;
+
+/// Levels of directories in a path or a walk: past any real tree, and small enough for an iterative walk's stack.
+pub const MAX_DIRECTORY_DEPTH: usize = 256;
+
+/// Levels of one file's tree: 64 levels of two links hold more than an exabyte.
+pub const MAX_FILE_DEPTH: usize = 64;
+
+/// The longest name in a directory, as Linux has it (`NAME_MAX`).
+pub const MAX_NAME_BYTES: usize = 255;
+
+/// The longest target of a symbolic link, as Linux has it (`PATH_MAX` less the NUL).
+pub const MAX_SYMLINK_BYTES: usize = 4095;

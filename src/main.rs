@@ -1,0 +1,3 @@
+//! The `cidfs` program.
+
+fn main() {}
