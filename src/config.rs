@@ -30,6 +30,6 @@ pub struct FetchConfig {
 
 impl Default for FetchConfig {
     fn default() -> FetchConfig {
-        FetchConfig { timeout: Duration::from_secs(60) }
+        FetchConfig { timeout: Duration::from_mins(1) }
     }
 }

@@ -4,7 +4,7 @@
 //! that the input claims, and none recurses by the input's will. Each is fuzzed (`fuzz/`).
 //!
 //! - [`pb`]: dag-pb, the node with data and links (<https://ipld.io/specs/codecs/dag-pb/spec/>).
-//! - [`unixfs`]: `UnixFS` 1.5, what a dag-pb node's data says (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
+//! - [`unixfs`]: UnixFS 1.5, what a dag-pb node's data says (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
 
 pub mod pb;
 mod protobuf;
@@ -16,7 +16,7 @@ pub enum DagError {
     /// The bytes break the rules of the format.
     #[error("malformed {format}: {why}")]
     Malformed {
-        /// The format by its usual name: `dag-pb`, `UnixFS`, `HAMT`, `dag-cbor`, `dag-json`, `CAR`.
+        /// The format by its usual name: `dag-pb`, UnixFS, `HAMT`, `dag-cbor`, `dag-json`, `CAR`.
         format: &'static str,
         /// Which rule.
         why: String,

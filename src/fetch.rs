@@ -65,6 +65,7 @@ impl Fetch {
 
     /// The block, wherever it is. Ready at the first poll where the block is on this machine, so that a caller that
     /// polls once answers without a runtime.
+    #[expect(clippy::unused_async, reason = "a block that is not here will be awaited from the network")]
     pub async fn get(&self, cid: &Cid, _priority: Priority) -> Result<Block, FetchError> {
         if let Some(block) = self.local(cid)? {
             return Ok(block);

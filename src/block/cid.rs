@@ -14,7 +14,7 @@ use super::hash::{Multihash, read_multihash};
 pub mod codec {
     /// Plain bytes.
     pub const RAW: u64 = 0x55;
-    /// dag-pb: protobuf nodes, the format of `UnixFS`.
+    /// dag-pb: protobuf nodes, the format of UnixFS.
     pub const DAG_PB: u64 = 0x70;
     /// dag-cbor.
     pub const DAG_CBOR: u64 = 0x71;

@@ -41,7 +41,6 @@ impl Multihash {
 
 /// Where the digest lies in a multihash.
 pub(super) struct MultihashParts {
-    pub code: u64,
     pub digest_start: usize,
     pub end: usize,
 }
@@ -56,7 +55,7 @@ pub(super) fn read_multihash(bytes: &[u8]) -> Result<MultihashParts, CidError> {
     if bytes.len() - digest_start < len {
         return Err(CidError::Truncated);
     }
-    Ok(MultihashParts { code, digest_start, end: digest_start + len })
+    Ok(MultihashParts { digest_start, end: digest_start + len })
 }
 
 fn check_length(code: u64, len: usize) -> Result<(), CidError> {

@@ -1,4 +1,4 @@
-//! The protobuf wire format, as much of it as dag-pb and `UnixFS` use
+//! The protobuf wire format, as much of it as dag-pb and UnixFS use
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! `UnixFS` 1.5: what the data of a dag-pb node says of a file, a directory or a symbolic link
+//! UnixFS 1.5: what the data of a dag-pb node says of a file, a directory or a symbolic link
 //! (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
 //!
 //! [`UnixFs`] holds the message as it is in the block. Sizes in it are claims: readers seek by them and check them
@@ -51,7 +51,7 @@ pub struct Mtime {
     pub nanoseconds: u32,
 }
 
-/// A `UnixFS` message.
+/// A UnixFS message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnixFs {
     /// What the node is.
