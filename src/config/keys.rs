@@ -1,0 +1,187 @@
+//! The one definition of every setting.
+//!
+//! `settings!` makes of each entry a field of a typed section, a default, and a [`Key`] that the loader, the file, the
+//! documentation and `cidfs config` work from. To add a setting, add its lines here: nothing else.
+
+use super::kind::{
+    Count, Flag, Form, ImportProfile, Kind, List, LogFormat, MountProfile, NetworkProfile, Ratio, Raw, Size, SizeLimit,
+    Span, Text,
+};
+
+/// One setting, as the loader and the documentation see it.
+#[derive(Debug)]
+pub struct Key {
+    /// The table of the file that it stands in.
+    pub section: &'static str,
+    /// Its name there.
+    pub key: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+    /// What it takes, for people.
+    pub allowed: &'static str,
+    /// Its default, as one would write it in the environment.
+    pub default: &'static str,
+    /// How it looks in TOML and JSON.
+    pub form: Form,
+    /// The value in the form that is shown; `None` where it is not allowed.
+    pub canonical: fn(&Raw) -> Option<Raw>,
+}
+
+impl Key {
+    /// `section.key`.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.key)
+    }
+
+    /// The variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("CIDFS_{}_{}", self.section, self.key).to_uppercase()
+    }
+
+    /// The setting of that name: `section.key`.
+    pub fn find(path: &str) -> Option<&'static Key> {
+        let (section, key) = path.split_once('.')?;
+        KEYS.iter().find(|known| known.section == section && known.key == key)
+    }
+}
+
+macro_rules! settings {
+    ($($(#[doc = $sdoc:literal])* $section:ident: $name:ident {
+        $($(#[doc = $doc:literal])* $key:ident: $kind:ident = $default:literal,)*
+    })*) => {
+        $(
+            $(#[doc = $sdoc])*
+            #[derive(Clone, Debug)]
+            pub struct $name {
+                $($(#[doc = $doc])* pub $key: <$kind as Kind>::Value,)*
+            }
+
+            impl Default for $name {
+                fn default() -> $name {
+                    $name {
+                        // Every default is parsed by a unit test of this file.
+                        $($key: $kind::parse($default).expect("a default is a value of its own kind"),)*
+                    }
+                }
+            }
+        )*
+
+        /// Every setting, typed.
+        #[derive(Clone, Debug, Default)]
+        pub struct Config {
+            $($(#[doc = $sdoc])* pub $section: $name,)*
+        }
+
+        impl Config {
+            /// Sets `section.key`; `None` where the key does not exist or the value is not allowed.
+            pub(super) fn set(&mut self, section: &str, key: &str, raw: &Raw) -> Option<()> {
+                match (section, key) {
+                    $($((stringify!($section), stringify!($key)) => self.$section.$key = <$kind as Kind>::read(raw)?,)*)*
+                    _ => return None,
+                }
+                Some(())
+            }
+        }
+
+        /// Every setting, in the order of the file.
+        pub static KEYS: &[Key] = &[
+            $($(Key {
+                section: stringify!($section),
+                key: stringify!($key),
+                doc: concat!($($doc, "\n",)*),
+                allowed: <$kind as Kind>::ALLOWED,
+                default: $default,
+                form: <$kind as Kind>::FORM,
+                canonical: |raw| <$kind as Kind>::read(raw).map(|value| <$kind as Kind>::show(&value)),
+            },)*)*
+        ];
+
+        /// What each section is for, in the order of the file.
+        pub(super) static SECTIONS: &[(&str, &str)] = &[
+            $((stringify!($section), concat!($($sdoc, "\n",)*)),)*
+        ];
+    };
+}
+
+settings! {
+    /// How the blocks of this machine are kept.
+    store: StoreConfig {
+        /// The most that the RAM tier holds, in bytes.
+        ram_bytes: Size = "256MiB",
+        /// The most that the NVMe tier holds, in bytes. Pinned blocks count, and are never evicted to meet it.
+        disk_bytes: SizeLimit = "unlimited",
+        /// The share of the filesystem that the NVMe tier leaves free, from 0 to 1.
+        free_ratio: Ratio = "0.05",
+        /// The size at which a segment file is sealed, in bytes.
+        segment_bytes: Size = "256MiB",
+    }
+    /// How missing blocks are fetched.
+    fetch: FetchConfig {
+        /// How long a read waits, counted from its last progress, before it fails.
+        timeout: Span = "60s",
+    }
+    /// What a mount is where its options (`cidfs mount -o`) do not say otherwise.
+    mount: MountConfig {
+        /// What the mount is tuned for: `training` for many files that are read again and again, `serving` for large
+        /// local files that the kernel shall read without asking.
+        profile: MountProfile = "training",
+        /// Threads that answer the kernel, for each mountpoint. 0: one for each core, up to a sensible number.
+        threads: Count = "0",
+        /// How far the kernel reads ahead in a file, in bytes. More than 128KiB takes effect only where the daemon runs as root.
+        read_ahead_bytes: Size = "1MiB",
+        /// Whether other users of the machine may read the mount. An ordinary user needs `user_allow_other` in
+        /// /etc/fuse.conf for it.
+        allow_other: Flag = "false",
+    }
+    /// What `cidfs add` does where its flags do not say otherwise.
+    import: ImportConfig {
+        /// The set of import settings: `unixfs-v1-2025`, or `unixfs-v0-2015`, which is the default of kubo.
+        profile: ImportProfile = "unixfs-v1-2025",
+    }
+    /// Which other machines take part.
+    network: NetworkConfig {
+        /// Which machines may be asked for a block that is not here. This release has no network: whichever is chosen,
+        /// the local store alone is asked and nothing is sent.
+        profile: NetworkProfile = "offline",
+        /// Addresses to listen on for other machines. This release opens none of them.
+        listen: List = "",
+    }
+    /// The control API, which is always served on the socket `api.sock` in the repository.
+    api: ApiConfig {
+        /// TCP addresses (`127.0.0.1:5001`) that serve the Kubo RPC API too. Whoever reaches such an address has full control:
+        /// there is no password. Empty: none.
+        listen: List = "",
+    }
+    /// What the daemon and the verbs report.
+    log: LogConfig {
+        /// What is logged, in the syntax of `RUST_LOG` (`info`, `cidfs=debug,warn`). The variable `RUST_LOG` wins over it.
+        filter: Text = "info",
+        /// How log lines look.
+        format: LogFormat = "text",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_kind_and_is_documented() {
+        let _ = Config::default();
+        for key in KEYS {
+            let canonical = (key.canonical)(&Raw::One(key.default.to_owned()));
+            assert!(canonical.is_some(), "{}", key.path());
+            assert!(!key.doc.trim().is_empty(), "{}", key.path());
+            assert!(key.doc.trim().ends_with('.'), "{}", key.path());
+        }
+    }
+
+    #[test]
+    fn every_key_has_a_variable_and_a_section_of_its_own() {
+        let mut variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        variables.sort();
+        variables.dedup();
+        assert_eq!(variables.len(), KEYS.len());
+        assert!(KEYS.iter().all(|key| !key.section.contains('_')), "CIDFS_<SECTION>_<KEY> must split at the first _");
+    }
+}
