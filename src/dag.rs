@@ -3,9 +3,11 @@
 //! Nothing here does I/O. Decoders borrow from the block's [`bytes::Bytes`] and copy nothing; none allocates by a number
 //! that the input claims, and none recurses by the input's will. Each is fuzzed (`fuzz/`).
 //!
+//! - [`directory`]: the entries of a plain directory, with bad names dropped.
 //! - [`pb`]: dag-pb, the node with data and links (<https://ipld.io/specs/codecs/dag-pb/spec/>).
 //! - [`unixfs`]: UnixFS 1.5, what a dag-pb node's data says (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
 
+pub mod directory;
 pub mod pb;
 mod protobuf;
 pub mod unixfs;
