@@ -9,5 +9,8 @@ pub mod block;
 pub mod config;
 pub mod dag;
 pub mod fetch;
+#[allow(unsafe_code)]
+pub mod fuse;
 pub mod limits;
 pub mod store;
+pub mod tree;

@@ -25,3 +25,14 @@ pub const MAX_NAME_BYTES: usize = 255;
 
 /// The longest target of a symbolic link, as Linux has it (`PATH_MAX` less the NUL).
 pub const MAX_SYMLINK_BYTES: usize = 4095;
+
+/// Decoded directories and inner nodes of files that are kept, in bytes: the directories of a million files, and little
+/// beside the RAM tier.
+pub const MAX_NODE_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Children of a file's node that one read asks for at once: enough to fill a path to a peer, and at most 32 MiB of
+/// blocks in flight for a reader.
+pub const READ_CONCURRENCY: usize = 16;
+
+/// Children that a listing learns of at once. Their blocks are small, and a round trip to a peer is not.
+pub const LISTING_CONCURRENCY: usize = 256;

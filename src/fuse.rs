@@ -1,0 +1,215 @@
+//! The kernel: mounts, requests and replies, page-cache policy, errno. The only module that knows `fuser`.
+//!
+//! [`mount`] mounts by itself (mount(2), or `fusermount3` for an ordinary user) and gives fuser the connection alone, for
+//! what fuser does at mounting and unmounting is not what a daemon needs. It returns once the mount answers. A [`Mount`] is
+//! taken down in steps: detach, so that nobody finds it any more; let open files finish for a grace time; abort the
+//! connection, so that whoever is left gets an error; join the threads, with a limit.
+//!
+//! Data never changes, so the kernel is told to keep everything for a year, and asked to come back for nothing: with
+//! [`Profile::Training`] files are not even opened (ENOSYS on OPEN), and a second epoch makes no request at all. Only the
+//! root directory, which lists what is pinned, is asked about each time.
+//!
+//! It holds no policy of its own: what a path means is the tree's.
+
+mod errno;
+mod filesystem;
+mod mountpoint;
+mod options;
+mod requests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, SystemTime};
+
+pub use self::options::{MountOptions, OptionError, Profile};
+pub use self::requests::{RequestCounts, RequestKind};
+
+use self::filesystem::{CidFs, Shared};
+use self::mountpoint::Mounted;
+use crate::tree::{Inodes, Tree};
+
+/// Why a directory cannot be mounted on.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The mountpoint cannot be used or made.
+    #[error("cannot mount on {}: {source}", path.display())]
+    Mountpoint {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The mountpoint is a file.
+    #[error("cannot mount on {}: it is not a directory", path.display())]
+    NotADirectory {
+        /// The mountpoint.
+        path: PathBuf,
+    },
+    /// Something lives there.
+    #[error("cannot mount on {path}: {source_name} ({kind}) is mounted there; unmount it first (cidfs umount {path})", path = path.display())]
+    Busy {
+        /// The mountpoint.
+        path: PathBuf,
+        /// The type of what is mounted.
+        kind: String,
+        /// Its name.
+        source_name: String,
+    },
+    /// A stale mount is in the way and cannot be detached.
+    #[error("cannot detach the stale mount on {}: {source}", path.display())]
+    Stale {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is no `/dev/fuse`, or it may not be opened.
+    #[error("cannot open /dev/fuse: {source}; is the fuse module loaded (modprobe fuse), and may this user open it?")]
+    Device {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `fusermount3` cannot be run.
+    #[error(
+        "cannot run fusermount3, which mounts for ordinary users: {source}; install the fuse3 package, or mount as root"
+    )]
+    Fusermount {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `fusermount3` refused.
+    #[error("cannot mount on {}: {said}", path.display())]
+    Refused {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What it said.
+        said: String,
+    },
+    /// The mount failed, or does not answer.
+    #[error("cannot mount on {}: {source}", path.display())]
+    Mount {
+        /// The mountpoint.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How long open files may go on after the mount is detached, before whoever reads them gets an error.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long the threads of an aborted mount may take to end.
+const JOIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// A mount that answers. Dropped, it is unmounted.
+pub struct Mount {
+    mounted: Mounted,
+    counts: Arc<RequestCounts>,
+    shared: Arc<Shared>,
+    /// Gives the result of the session when it has ended.
+    ended: Receiver<io::Result<()>>,
+    is_over: bool,
+    _runtime: Option<tokio::runtime::Runtime>,
+}
+
+/// Mounts `tree` on `mountpoint`, and returns when it answers. Misses are waited for on the current tokio runtime, or on one
+/// of the mount's own where there is none.
+pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mount, MountError> {
+    let path = mountpoint::prepare(mountpoint)?;
+    let failed = |source| MountError::Mount { path: path.clone(), source };
+    let (own_runtime, runtime) = match tokio::runtime::Handle::try_current() {
+        Ok(handle) => (None, handle),
+        Err(_) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("cidfs-misses")
+                .enable_time()
+                .build()
+                .map_err(failed)?;
+            let handle = runtime.handle().clone();
+            (Some(runtime), handle)
+        }
+    };
+    let counts = Arc::new(RequestCounts::default());
+    let shared = Arc::new(Shared {
+        tree,
+        inodes: Inodes::new(),
+        options: options.clone(),
+        counts: counts.clone(),
+        runtime,
+        owner: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
+        mounted: SystemTime::now(),
+    });
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(match options.threads {
+        0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
+        threads => threads,
+    });
+    let connection = mountpoint::mount(&path, options)?;
+    // Who may look inside is the kernel's to decide.
+    let session = fuser::Session::from_fd(CidFs { shared: shared.clone() }, connection, fuser::SessionACL::All, config)
+        .map_err(failed)?;
+    let (tell, ended) = std::sync::mpsc::channel();
+    std::thread::Builder::new()
+        .name("cidfs-mount".into())
+        .spawn(move || {
+            // Nobody listens any more once the mount was given up.
+            let _ = tell.send(session.run());
+        })
+        .map_err(failed)?;
+    let mounted = Mounted::identify(path.clone()).map_err(failed)?;
+    if let Err(error) = mounted.set_read_ahead(options.read_ahead_bytes) {
+        tracing::info!(%error, "the kernel reads ahead 128 KiB only: more is for root to allow");
+    }
+    Ok(Mount { mounted, counts, shared, ended, is_over: false, _runtime: own_runtime })
+}
+
+impl Mount {
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mounted.path
+    }
+
+    /// What the kernel has asked so far.
+    pub fn requests(&self) -> &RequestCounts {
+        &self.counts
+    }
+
+    /// How many inodes the kernel knows.
+    pub fn inode_count(&self) -> usize {
+        self.shared.inodes.len()
+    }
+
+    /// Unmounts, and returns when nothing of the mount is left.
+    pub fn unmount(mut self) -> io::Result<()> {
+        self.take_down()
+    }
+
+    fn take_down(&mut self) -> io::Result<()> {
+        if self.is_over {
+            return Ok(());
+        }
+        self.is_over = true;
+        self.mounted.detach()?;
+        match self.ended.recv_timeout(GRACE) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a thread of the mount has panicked")),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        tracing::info!(path = %self.mounted.path.display(), "files are still open: ending their mount");
+        self.mounted.abort()?;
+        match self.ended.recv_timeout(JOIN_LIMIT) {
+            Ok(result) => result,
+            Err(error) => Err(io::Error::other(format!("the threads of the mount have not ended: {error}"))),
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = self.take_down() {
+            tracing::warn!(path = %self.mounted.path.display(), %error, "cannot unmount");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The DAG seen as a filesystem: paths, directories, files by offset, and inodes.
+//!
+//! The tree knows nothing of the kernel. A [`Place`] is a thing in the DAG; [`Tree::resolve`] finds one by its path,
+//! [`Tree::lookup`] by its name in a directory, [`Tree::list`] goes through a directory from any cursor, [`Tree::read`]
+//! reads a file by offset. [`Inodes`] numbers places for whoever needs numbers.
+//!
+//! Every function is `async` and ready at the first poll where the blocks it needs are on this machine: a FUSE thread
+//! polls once and answers, and only a miss needs a runtime. No lock is held across I/O, nothing recurses, and nothing is
+//! allocated by a number that a block claims.
+//!
+//! What a node says of sizes is a claim. A listing shows claims where nothing better is at hand (the size of a raw leaf
+//! is its link's Tsize, so that listing fetches directories only); a read holds every block against them.
+
+mod attr;
+mod error;
+mod file;
+mod inode;
+mod node;
+mod root;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::attr::{Attr, FileKind};
+pub use self::error::TreeError;
+pub use self::inode::{Inode, Inodes, ROOT_INODE};
+use self::node::{Node, NodeCache};
+use crate::block::{Cid, codec};
+use crate::fetch::{Fetch, FetchError, Priority};
+use crate::limits::{LISTING_CONCURRENCY, MAX_DIRECTORY_DEPTH};
+use crate::store::StoreError;
+
+/// The DAG as a filesystem. Cheap to clone: clones share everything.
+#[derive(Clone)]
+pub struct Tree {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    fetch: Fetch,
+    nodes: NodeCache,
+}
+
+/// A thing in the DAG: the node that a block is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The block.
+    pub cid: Cid,
+}
+
+impl Place {
+    /// The node that the block is.
+    pub fn new(cid: Cid) -> Place {
+        Place { cid }
+    }
+}
+
+/// A thing and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The thing.
+    pub place: Place,
+    /// What it is.
+    pub attr: Attr,
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The name: a valid one, in any encoding.
+    pub name: Bytes,
+    /// What it names.
+    pub place: Place,
+    /// The size in bytes that the link claims for the DAG below, where it does.
+    pub tsize: Option<u64>,
+    /// [`Tree::list`] from here goes on with the next name. At least [`FIRST_CURSOR`], and below 2^63.
+    pub cursor: u64,
+}
+
+/// The least cursor of an entry: what is below means the beginning, and is free for names that a directory does not hold.
+pub const FIRST_CURSOR: u64 = 3;
+
+impl Tree {
+    /// The tree over what `fetch` finds.
+    pub fn new(fetch: Fetch) -> Tree {
+        Tree { inner: Arc::new(Inner { fetch, nodes: NodeCache::new() }) }
+    }
+
+    /// Where the blocks come from.
+    pub fn fetch(&self) -> &Fetch {
+        &self.inner.fetch
+    }
+
+    /// Finds `path`: a CID and names below it, as in `bafy…/train/7.jpg`; a leading `/` or `/ipfs/` is allowed. Symbolic
+    /// links on the way are not followed.
+    pub async fn resolve(&self, path: &[u8]) -> Result<Entry, TreeError> {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let path = path.strip_prefix(b"ipfs/").unwrap_or(path);
+        let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        let root = names.next().unwrap_or_default();
+        let not_a_cid = || TreeError::NotACid { text: String::from_utf8_lossy(root).into_owned() };
+        let cid = std::str::from_utf8(root).ok().and_then(|text| text.parse().ok()).ok_or_else(not_a_cid)?;
+        let mut place = Place::new(cid);
+        let mut tsize = None;
+        for (depth, name) in names.enumerate() {
+            if depth == MAX_DIRECTORY_DEPTH {
+                return Err(TreeError::TooDeep { limit: MAX_DIRECTORY_DEPTH });
+            }
+            (place, tsize) = self.child(&place, name).await?;
+        }
+        let attr = self.attr(&place, tsize, Priority::Demand).await?;
+        Ok(Entry { place, attr })
+    }
+
+    /// Finds `name` in `directory`.
+    pub async fn lookup(&self, directory: &Place, name: &[u8]) -> Result<Entry, TreeError> {
+        let (place, tsize) = self.child(directory, name).await?;
+        let attr = self.attr(&place, tsize, Priority::Demand).await?;
+        Ok(Entry { place, attr })
+    }
+
+    /// The next entries of `directory` after `cursor`, at most `limit` of them and none at the end. Entries come in an
+    /// order that never changes.
+    pub async fn list(&self, directory: &Place, cursor: u64, limit: usize) -> Result<Vec<Listed>, TreeError> {
+        let node = self.directory(directory).await?;
+        let Node::Directory(_, plain) = &*node else {
+            return Err(TreeError::NotADirectory { cid: directory.cid.clone() });
+        };
+        let first = cursor.saturating_sub(FIRST_CURSOR - 1) as usize;
+        let rest = plain.entries().iter().enumerate().skip(first).take(limit);
+        Ok(rest
+            .map(|(index, entry)| Listed {
+                name: entry.name.clone(),
+                place: Place::new(entry.cid.clone()),
+                tsize: entry.tsize,
+                cursor: FIRST_CURSOR + index as u64,
+            })
+            .collect())
+    }
+
+    /// What is known of `place`, whose link claims `tsize`. A raw block that is not here is not fetched where its link
+    /// claims a size; anything else is read once and remembered.
+    pub async fn attr(&self, place: &Place, tsize: Option<u64>, priority: Priority) -> Result<Attr, TreeError> {
+        if let Some(attr) = self.known(place, tsize)? {
+            return Ok(attr);
+        }
+        let attr = self.learn(place, priority).await?;
+        self.remember(vec![(place.cid.clone(), attr.to_facts())]);
+        Ok(attr)
+    }
+
+    /// [`Tree::attr`] of many entries: what is not known is fetched together. An entry that cannot be had fails alone.
+    pub async fn attrs(&self, entries: &[Listed]) -> Vec<Result<Attr, TreeError>> {
+        let mut facts = Vec::new();
+        let mut attrs = Vec::with_capacity(entries.len());
+        for batch in entries.chunks(LISTING_CONCURRENCY) {
+            let learned = batch.iter().map(|entry| async move {
+                match self.known(&entry.place, entry.tsize) {
+                    Ok(Some(attr)) => (false, Ok(attr)),
+                    Ok(None) => (true, self.learn(&entry.place, Priority::Demand).await),
+                    Err(error) => (false, Err(error)),
+                }
+            });
+            for (entry, (is_new, attr)) in batch.iter().zip(futures::future::join_all(learned).await) {
+                if let (true, Ok(attr)) = (is_new, &attr) {
+                    facts.push((entry.place.cid.clone(), attr.to_facts()));
+                }
+                attrs.push(attr);
+            }
+        }
+        if !facts.is_empty() {
+            self.remember(facts);
+        }
+        attrs
+    }
+
+    /// Reads up to `len` bytes from `offset` of a file; fewer only where it ends. The bytes are the block's own memory
+    /// where one leaf holds them all.
+    pub async fn read(&self, file: &Place, offset: u64, len: usize, priority: Priority) -> Result<Bytes, TreeError> {
+        if file.cid.codec() == codec::DAG_PB {
+            return file::read(self, &file.cid, offset, len, priority).await;
+        }
+        let block = self.fetch().get(&file.cid, priority).await?;
+        let data = block.data();
+        let start = offset.min(data.len() as u64) as usize;
+        Ok(data.slice(start..start.saturating_add(len).min(data.len())))
+    }
+
+    /// The target of a symbolic link.
+    pub async fn read_link(&self, link: &Place) -> Result<Bytes, TreeError> {
+        if link.cid.codec() == codec::DAG_PB
+            && let Node::Symlink(_, target) = &*self.node(&link.cid, Priority::Demand).await?
+        {
+            return Ok(target.clone());
+        }
+        Err(TreeError::NotASymlink { cid: link.cid.clone() })
+    }
+
+    /// Where `name` in `directory` leads, and the size that its link claims.
+    async fn child(&self, directory: &Place, name: &[u8]) -> Result<(Place, Option<u64>), TreeError> {
+        let node = self.directory(directory).await?;
+        let Node::Directory(_, plain) = &*node else {
+            return Err(TreeError::NotADirectory { cid: directory.cid.clone() });
+        };
+        let entry = plain.get(name).ok_or_else(|| TreeError::no_entry(&directory.cid, name))?;
+        Ok((Place::new(entry.cid.clone()), entry.tsize))
+    }
+
+    async fn directory(&self, place: &Place) -> Result<Arc<Node>, TreeError> {
+        if place.cid.codec() != codec::DAG_PB {
+            return Err(TreeError::NotADirectory { cid: place.cid.clone() });
+        }
+        self.node(&place.cid, Priority::Demand).await
+    }
+
+    /// The dag-pb block `cid`, decoded.
+    async fn node(&self, cid: &Cid, priority: Priority) -> Result<Arc<Node>, TreeError> {
+        if let Some(node) = self.inner.nodes.get(cid) {
+            return Ok(node);
+        }
+        let block = self.fetch().get(cid, priority).await?;
+        let node = Arc::new(Node::decode(&block)?);
+        self.inner.nodes.keep(cid, &node, block.data().len());
+        Ok(node)
+    }
+
+    /// What can be said of `place` without reading its block.
+    fn known(&self, place: &Place, tsize: Option<u64>) -> Result<Option<Attr>, TreeError> {
+        let store_error = |source: StoreError| FetchError::Store { cid: place.cid.clone(), source };
+        if place.cid.codec() == codec::DAG_PB {
+            if let Some(node) = self.inner.nodes.get(&place.cid) {
+                return Ok(Some(node.attr()));
+            }
+            let facts = self.fetch().store().facts(&place.cid).map_err(store_error)?;
+            return Ok(facts.as_deref().and_then(Attr::from_facts));
+        }
+        if let Some(data) = place.cid.identity_data() {
+            return Ok(Some(Attr::raw_file(data.len() as u64)));
+        }
+        let size = self.fetch().store().size(&place.cid).map_err(store_error)?;
+        if let (Some(size), Some(tsize)) = (size, tsize)
+            && size != tsize
+        {
+            tracing::warn!(cid = %place.cid, tsize, size, "a link claims a wrong size for this block");
+        }
+        Ok(size.or(tsize).map(Attr::raw_file))
+    }
+
+    /// Reads what [`Tree::known`] does not know.
+    async fn learn(&self, place: &Place, priority: Priority) -> Result<Attr, TreeError> {
+        if place.cid.codec() == codec::DAG_PB {
+            return Ok(self.node(&place.cid, priority).await?.attr());
+        }
+        let block = self.fetch().get(&place.cid, priority).await?;
+        Ok(Attr::raw_file(block.data().len() as u64))
+    }
+
+    fn remember(&self, facts: Vec<(Cid, Vec<u8>)>) {
+        if let Err(error) = self.fetch().store().remember(facts) {
+            // They are learned again the next time.
+            tracing::warn!(%error, "cannot remember what a listing learned");
+        }
+    }
+}
