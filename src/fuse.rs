@@ -118,18 +118,13 @@ pub struct Mount {
 pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mount, MountError> {
     let path = mountpoint::prepare(mountpoint)?;
     let failed = |source| MountError::Mount { path: path.clone(), source };
-    let (own_runtime, runtime) = match tokio::runtime::Handle::try_current() {
-        Ok(handle) => (None, handle),
-        Err(_) => {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .thread_name("cidfs-misses")
-                .enable_time()
-                .build()
-                .map_err(failed)?;
-            let handle = runtime.handle().clone();
-            (Some(runtime), handle)
-        }
+    let (own_runtime, runtime) = if let Ok(handle) = tokio::runtime::Handle::try_current() {
+        (None, handle)
+    } else {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).thread_name("cidfs-misses").enable_time().build().map_err(failed)?;
+        let handle = runtime.handle().clone();
+        (Some(runtime), handle)
     };
     let counts = Arc::new(RequestCounts::default());
     let shared = Arc::new(Shared {

@@ -27,7 +27,7 @@ use crate::limits::MAX_NAME_BYTES;
 use crate::tree::{Attr, Entry, FIRST_CURSOR, FileKind, Inode, Inodes, Listed, Place, ROOT_INODE, Tree, TreeError};
 
 /// How long the kernel may keep what never changes.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+const FOR_EVER: Duration = Duration::from_hours(365 * 24);
 /// Nothing may be kept: the root's listing, and children that could not be had.
 const NOT_AT_ALL: Duration = Duration::ZERO;
 /// The inode that stands for every child whose block cannot be had: it is listed, and any question about it fails.
@@ -108,15 +108,6 @@ impl Shared {
         }
     }
 
-    /// The errno for `error`, which is logged where it is not the plain answer to a question.
-    fn fail(&self, what: &str, error: &TreeError) -> Errno {
-        if !is_ordinary(error) {
-            let source = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(error = %error, source, "cannot {what}");
-        }
-        errno(error)
-    }
-
     fn stat(&self, number: u64, attr: &Attr) -> FileAttr {
         let mtime = system_time(attr.mtime);
         FileAttr {
@@ -163,7 +154,7 @@ impl Shared {
             let entry = match attr {
                 Ok(attr) => Some(Entry { place: listed.place, attr }),
                 Err(error) => {
-                    self.fail(&format!("stat {}", String::from_utf8_lossy(&listed.name)), &error);
+                    fail(&format!("stat {}", String::from_utf8_lossy(&listed.name)), &error);
                     None
                 }
             };
@@ -223,7 +214,7 @@ impl Filesystem for CidFs {
                     reply.entry(&FOR_EVER, &shared.stat(0, &nothing), GENERATION);
                 }
                 Err(error) => {
-                    reply.error(shared.fail(&format!("look up {}", String::from_utf8_lossy(&name)), &error));
+                    reply.error(fail(&format!("look up {}", String::from_utf8_lossy(&name)), &error));
                 }
             }
         });
@@ -249,11 +240,10 @@ impl Filesystem for CidFs {
             Ok(place) => place,
             Err(errno) => return reply.error(errno),
         };
-        let shared = self.shared.clone();
         let tree = self.shared.tree.clone();
         self.shared.answer(async move { tree.read_link(&place).await }, move |target| match target {
             Ok(target) => reply.data(&target),
-            Err(error) => reply.error(shared.fail("read a symbolic link", &error)),
+            Err(error) => reply.error(fail("read a symbolic link", &error)),
         });
     }
 
@@ -282,12 +272,11 @@ impl Filesystem for CidFs {
             Ok(place) => place,
             Err(errno) => return reply.error(errno),
         };
-        let shared = self.shared.clone();
         let tree = self.shared.tree.clone();
         let op = async move { tree.read(&place, offset, size as usize, Priority::Demand).await };
         self.shared.answer(op, move |data| match data {
             Ok(data) => reply.data(&data),
-            Err(error) => reply.error(shared.fail(&format!("read {size} bytes at {offset}"), &error)),
+            Err(error) => reply.error(fail(&format!("read {size} bytes at {offset}"), &error)),
         });
     }
 
@@ -321,7 +310,7 @@ impl Filesystem for CidFs {
                 }
                 reply.ok();
             }
-            Err(error) => reply.error(shared.fail("list a directory", &error)),
+            Err(error) => reply.error(fail("list a directory", &error)),
         });
     }
 
@@ -352,7 +341,7 @@ impl Filesystem for CidFs {
                 }
                 reply.ok();
             }
-            Err(error) => reply.error(shared.fail("list a directory", &error)),
+            Err(error) => reply.error(fail("list a directory", &error)),
         });
     }
 
@@ -370,22 +359,27 @@ impl Shared {
             // Too deep a directory is listed like a missing one, and cannot be entered.
             Some((self.inodes.look_up(parent, depth, &row.name, entry).ok()?, entry.attr))
         });
-        match numbered {
-            Some((number, attr)) => {
-                let stat = self.stat(number, &attr);
-                let full = reply.add(INodeNo(number), row.cursor, name, &FOR_EVER, &stat, GENERATION);
-                if full {
-                    self.inodes.forget(number, 1);
-                }
-                full
-            }
-            None => {
-                let unknown = Attr { size: 0, mtime: Mtime::default(), permissions: 0, kind: FileKind::File };
-                let stat = self.stat(MISSING_INODE, &unknown);
-                reply.add(INodeNo(MISSING_INODE), row.cursor, name, &NOT_AT_ALL, &stat, GENERATION)
-            }
+        let Some((number, attr)) = numbered else {
+            let unknown = Attr { size: 0, mtime: Mtime::default(), permissions: 0, kind: FileKind::File };
+            let stat = self.stat(MISSING_INODE, &unknown);
+            return reply.add(INodeNo(MISSING_INODE), row.cursor, name, &NOT_AT_ALL, &stat, GENERATION);
+        };
+        let stat = self.stat(number, &attr);
+        let full = reply.add(INodeNo(number), row.cursor, name, &FOR_EVER, &stat, GENERATION);
+        if full {
+            self.inodes.forget(number, 1);
         }
+        full
     }
+}
+
+/// The errno for `error`, which is logged where it is not the plain answer to a question.
+fn fail(what: &str, error: &TreeError) -> Errno {
+    if !is_ordinary(error) {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(error = %error, source, "cannot {what}");
+    }
+    errno(error)
 }
 
 impl Object {
