@@ -6,11 +6,17 @@
 //! - [`directory`]: the entries of a plain directory, with bad names dropped.
 //! - [`pb`]: dag-pb, the node with data and links (<https://ipld.io/specs/codecs/dag-pb/spec/>).
 //! - [`unixfs`]: UnixFS 1.5, what a dag-pb node's data says (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
+//! - [`hamt`]: one shard of a directory that is too large for one node (<https://specs.ipfs.tech/unixfs/>).
+//! - [`links`]: every link of a block, whatever its codec.
 
 pub mod directory;
+pub mod hamt;
+mod links;
 pub mod pb;
 mod protobuf;
 pub mod unixfs;
+
+pub use self::links::links;
 
 /// Why the bytes of a block are not a node of its codec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

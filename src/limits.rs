@@ -36,3 +36,12 @@ pub const READ_CONCURRENCY: usize = 16;
 
 /// Children that a listing learns of at once. Their blocks are small, and a round trip to a peer is not.
 pub const LISTING_CONCURRENCY: usize = 256;
+
+/// The fewest slots of a HAMT shard: a bitfield is whole bytes.
+pub const HAMT_FANOUT_MIN: usize = 8;
+
+/// The most slots of a HAMT shard, as the specification has it: a shard stays far below the size of a block.
+pub const HAMT_FANOUT_MAX: usize = 1024;
+
+/// The bits of the hash that a HAMT descends by: a trie that is deeper has no slot left for any name.
+pub const HAMT_HASH_BITS: u32 = 64;

@@ -78,6 +78,11 @@ impl PbNode {
         Links { bytes: &self.bytes, at: self.links.clone(), left: self.link_count }
     }
 
+    /// The link that begins at `position`, which [`Links::position`] gave.
+    pub(super) fn link_at(&self, position: usize) -> Option<PbLink<'_>> {
+        Links { bytes: &self.bytes, at: position..self.links.end, left: 1 }.next()
+    }
+
     /// The whole block.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -90,6 +95,13 @@ pub struct Links<'a> {
     bytes: &'a [u8],
     at: Range<usize>,
     left: usize,
+}
+
+impl Links<'_> {
+    /// Where in the block the next link begins, for [`PbNode::link_at`].
+    pub(super) fn position(&self) -> usize {
+        self.at.start
+    }
 }
 
 impl<'a> Iterator for Links<'a> {
