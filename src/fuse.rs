@@ -16,6 +16,8 @@ mod filesystem;
 mod mountpoint;
 mod options;
 mod requests;
+mod shared;
+mod xattr;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,8 +28,9 @@ use std::time::{Duration, SystemTime};
 pub use self::options::{MountOptions, OptionError, Profile};
 pub use self::requests::{RequestCounts, RequestKind};
 
-use self::filesystem::{CidFs, Shared};
+use self::filesystem::CidFs;
 use self::mountpoint::Mounted;
+use self::shared::Shared;
 use crate::tree::{Inodes, Tree};
 
 /// Why a directory cannot be mounted on.

@@ -37,6 +37,9 @@ pub const READ_CONCURRENCY: usize = 16;
 /// Children that a listing learns of at once. Their blocks are small, and a round trip to a peer is not.
 pub const LISTING_CONCURRENCY: usize = 256;
 
+/// Different blocks of one file that the extended attributes count: a tebibyte in leaves of 1 MiB, 16 MiB to count with.
+pub const MAX_COUNTED_BLOCKS: usize = 1 << 20;
+
 /// The fewest slots of a HAMT shard: a bitfield is whole bytes.
 pub const HAMT_FANOUT_MIN: usize = 8;
 

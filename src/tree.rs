@@ -1,8 +1,8 @@
 //! The DAG seen as a filesystem: paths, directories, files by offset, and inodes.
 //!
-//! The tree knows nothing of the kernel. A [`Place`] is a thing in the DAG; [`Tree::resolve`] finds one by its path,
+//! The tree knows nothing of the kernel. A [`Location`] is a thing in the DAG; [`Tree::resolve`] finds one by its path,
 //! [`Tree::lookup`] by its name in a directory, [`Tree::list`] goes through a directory from any cursor, [`Tree::read`]
-//! reads a file by offset. [`Inodes`] numbers places for whoever needs numbers.
+//! reads a file by offset. [`Inodes`] numbers locations for whoever needs numbers.
 //!
 //! Every function is `async` and ready at the first poll where the blocks it needs are on this machine: a FUSE thread
 //! polls once and answers, and only a miss needs a runtime. No lock is held across I/O, nothing recurses, and nothing is
@@ -12,6 +12,7 @@
 //! is its link's Tsize, so that listing fetches directories only); a read holds every block against them.
 
 mod attr;
+mod coverage;
 mod error;
 mod file;
 mod inode;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::attr::{Attr, FileKind};
+pub use self::coverage::Coverage;
 pub use self::error::TreeError;
 pub use self::inode::{Inode, Inodes, ROOT_INODE};
 use self::node::{Node, NodeCache};
@@ -44,15 +46,15 @@ struct Inner {
 
 /// A thing in the DAG: the node that a block is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Location {
     /// The block.
     pub cid: Cid,
 }
 
-impl Place {
+impl Location {
     /// The node that the block is.
-    pub fn new(cid: Cid) -> Place {
-        Place { cid }
+    pub fn new(cid: Cid) -> Location {
+        Location { cid }
     }
 }
 
@@ -60,7 +62,7 @@ impl Place {
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The thing.
-    pub place: Place,
+    pub location: Location,
     /// What it is.
     pub attr: Attr,
 }
@@ -71,7 +73,7 @@ pub struct Listed {
     /// The name: a valid one, in any encoding.
     pub name: Bytes,
     /// What it names.
-    pub place: Place,
+    pub location: Location,
     /// The size in bytes that the link claims for the DAG below, where it does.
     pub tsize: Option<u64>,
     /// [`Tree::list`] from here goes on with the next name. At least [`FIRST_CURSOR`], and below 2^63.
@@ -101,28 +103,28 @@ impl Tree {
         let root = names.next().unwrap_or_default();
         let not_a_cid = || TreeError::NotACid { text: String::from_utf8_lossy(root).into_owned() };
         let cid = std::str::from_utf8(root).ok().and_then(|text| text.parse().ok()).ok_or_else(not_a_cid)?;
-        let mut place = Place::new(cid);
+        let mut location = Location::new(cid);
         let mut tsize = None;
         for (depth, name) in names.enumerate() {
             if depth == MAX_DIRECTORY_DEPTH {
                 return Err(TreeError::TooDeep { limit: MAX_DIRECTORY_DEPTH });
             }
-            (place, tsize) = self.child(&place, name).await?;
+            (location, tsize) = self.child(&location, name).await?;
         }
-        let attr = self.attr(&place, tsize, Priority::Demand).await?;
-        Ok(Entry { place, attr })
+        let attr = self.attr(&location, tsize, Priority::Demand).await?;
+        Ok(Entry { location, attr })
     }
 
     /// Finds `name` in `directory`.
-    pub async fn lookup(&self, directory: &Place, name: &[u8]) -> Result<Entry, TreeError> {
-        let (place, tsize) = self.child(directory, name).await?;
-        let attr = self.attr(&place, tsize, Priority::Demand).await?;
-        Ok(Entry { place, attr })
+    pub async fn lookup(&self, directory: &Location, name: &[u8]) -> Result<Entry, TreeError> {
+        let (location, tsize) = self.child(directory, name).await?;
+        let attr = self.attr(&location, tsize, Priority::Demand).await?;
+        Ok(Entry { location, attr })
     }
 
     /// The next entries of `directory` after `cursor`, at most `limit` of them and none at the end. Entries come in an
     /// order that never changes.
-    pub async fn list(&self, directory: &Place, cursor: u64, limit: usize) -> Result<Vec<Listed>, TreeError> {
+    pub async fn list(&self, directory: &Location, cursor: u64, limit: usize) -> Result<Vec<Listed>, TreeError> {
         let node = self.directory(directory).await?;
         let Node::Directory(_, plain) = &*node else {
             return Err(TreeError::NotADirectory { cid: directory.cid.clone() });
@@ -132,21 +134,21 @@ impl Tree {
         Ok(rest
             .map(|(index, entry)| Listed {
                 name: entry.name.clone(),
-                place: Place::new(entry.cid.clone()),
+                location: Location::new(entry.cid.clone()),
                 tsize: entry.tsize,
                 cursor: FIRST_CURSOR + index as u64,
             })
             .collect())
     }
 
-    /// What is known of `place`, whose link claims `tsize`. A raw block that is not here is not fetched where its link
+    /// What is known of `location`, whose link claims `tsize`. A raw block that is not here is not fetched where its link
     /// claims a size; anything else is read once and remembered.
-    pub async fn attr(&self, place: &Place, tsize: Option<u64>, priority: Priority) -> Result<Attr, TreeError> {
-        if let Some(attr) = self.known(place, tsize)? {
+    pub async fn attr(&self, location: &Location, tsize: Option<u64>, priority: Priority) -> Result<Attr, TreeError> {
+        if let Some(attr) = self.known(location, tsize)? {
             return Ok(attr);
         }
-        let attr = self.learn(place, priority).await?;
-        self.remember(vec![(place.cid.clone(), attr.to_facts())]);
+        let attr = self.learn(location, priority).await?;
+        self.remember(vec![(location.cid.clone(), attr.to_facts())]);
         Ok(attr)
     }
 
@@ -156,15 +158,15 @@ impl Tree {
         let mut attrs = Vec::with_capacity(entries.len());
         for batch in entries.chunks(LISTING_CONCURRENCY) {
             let learned = batch.iter().map(|entry| async move {
-                match self.known(&entry.place, entry.tsize) {
+                match self.known(&entry.location, entry.tsize) {
                     Ok(Some(attr)) => (false, Ok(attr)),
-                    Ok(None) => (true, self.learn(&entry.place, Priority::Demand).await),
+                    Ok(None) => (true, self.learn(&entry.location, Priority::Demand).await),
                     Err(error) => (false, Err(error)),
                 }
             });
             for (entry, (is_new, attr)) in batch.iter().zip(futures::future::join_all(learned).await) {
                 if let (true, Ok(attr)) = (is_new, &attr) {
-                    facts.push((entry.place.cid.clone(), attr.to_facts()));
+                    facts.push((entry.location.cid.clone(), attr.to_facts()));
                 }
                 attrs.push(attr);
             }
@@ -177,7 +179,7 @@ impl Tree {
 
     /// Reads up to `len` bytes from `offset` of a file; fewer only where it ends. The bytes are the block's own memory
     /// where one leaf holds them all.
-    pub async fn read(&self, file: &Place, offset: u64, len: usize, priority: Priority) -> Result<Bytes, TreeError> {
+    pub async fn read(&self, file: &Location, offset: u64, len: usize, priority: Priority) -> Result<Bytes, TreeError> {
         if file.cid.codec() == codec::DAG_PB {
             return file::read(self, &file.cid, offset, len, priority).await;
         }
@@ -188,7 +190,7 @@ impl Tree {
     }
 
     /// The target of a symbolic link.
-    pub async fn read_link(&self, link: &Place) -> Result<Bytes, TreeError> {
+    pub async fn read_link(&self, link: &Location) -> Result<Bytes, TreeError> {
         if link.cid.codec() == codec::DAG_PB
             && let Node::Symlink(_, target) = &*self.node(&link.cid, Priority::Demand).await?
         {
@@ -198,20 +200,20 @@ impl Tree {
     }
 
     /// Where `name` in `directory` leads, and the size that its link claims.
-    async fn child(&self, directory: &Place, name: &[u8]) -> Result<(Place, Option<u64>), TreeError> {
+    async fn child(&self, directory: &Location, name: &[u8]) -> Result<(Location, Option<u64>), TreeError> {
         let node = self.directory(directory).await?;
         let Node::Directory(_, plain) = &*node else {
             return Err(TreeError::NotADirectory { cid: directory.cid.clone() });
         };
         let entry = plain.get(name).ok_or_else(|| TreeError::no_entry(&directory.cid, name))?;
-        Ok((Place::new(entry.cid.clone()), entry.tsize))
+        Ok((Location::new(entry.cid.clone()), entry.tsize))
     }
 
-    async fn directory(&self, place: &Place) -> Result<Arc<Node>, TreeError> {
-        if place.cid.codec() != codec::DAG_PB {
-            return Err(TreeError::NotADirectory { cid: place.cid.clone() });
+    async fn directory(&self, location: &Location) -> Result<Arc<Node>, TreeError> {
+        if location.cid.codec() != codec::DAG_PB {
+            return Err(TreeError::NotADirectory { cid: location.cid.clone() });
         }
-        self.node(&place.cid, Priority::Demand).await
+        self.node(&location.cid, Priority::Demand).await
     }
 
     /// The dag-pb block `cid`, decoded.
@@ -225,34 +227,43 @@ impl Tree {
         Ok(node)
     }
 
-    /// What can be said of `place` without reading its block.
-    fn known(&self, place: &Place, tsize: Option<u64>) -> Result<Option<Attr>, TreeError> {
-        let store_error = |source: StoreError| FetchError::Store { cid: place.cid.clone(), source };
-        if place.cid.codec() == codec::DAG_PB {
-            if let Some(node) = self.inner.nodes.get(&place.cid) {
+    /// The dag-pb block `cid`, decoded, where it is on this machine.
+    fn local_node(&self, cid: &Cid) -> Result<Option<Arc<Node>>, TreeError> {
+        if let Some(node) = self.inner.nodes.get(cid) {
+            return Ok(Some(node));
+        }
+        let Some(block) = self.fetch().local(cid)? else { return Ok(None) };
+        Ok(Some(Arc::new(Node::decode(&block)?)))
+    }
+
+    /// What can be said of `location` without reading its block.
+    fn known(&self, location: &Location, tsize: Option<u64>) -> Result<Option<Attr>, TreeError> {
+        let store_error = |source: StoreError| FetchError::Store { cid: location.cid.clone(), source };
+        if location.cid.codec() == codec::DAG_PB {
+            if let Some(node) = self.inner.nodes.get(&location.cid) {
                 return Ok(Some(node.attr()));
             }
-            let facts = self.fetch().store().facts(&place.cid).map_err(store_error)?;
+            let facts = self.fetch().store().facts(&location.cid).map_err(store_error)?;
             return Ok(facts.as_deref().and_then(Attr::from_facts));
         }
-        if let Some(data) = place.cid.identity_data() {
+        if let Some(data) = location.cid.identity_data() {
             return Ok(Some(Attr::raw_file(data.len() as u64)));
         }
-        let size = self.fetch().store().size(&place.cid).map_err(store_error)?;
+        let size = self.fetch().store().size(&location.cid).map_err(store_error)?;
         if let (Some(size), Some(tsize)) = (size, tsize)
             && size != tsize
         {
-            tracing::warn!(cid = %place.cid, tsize, size, "a link claims a wrong size for this block");
+            tracing::warn!(cid = %location.cid, tsize, size, "a link claims a wrong size for this block");
         }
         Ok(size.or(tsize).map(Attr::raw_file))
     }
 
     /// Reads what [`Tree::known`] does not know.
-    async fn learn(&self, place: &Place, priority: Priority) -> Result<Attr, TreeError> {
-        if place.cid.codec() == codec::DAG_PB {
-            return Ok(self.node(&place.cid, priority).await?.attr());
+    async fn learn(&self, location: &Location, priority: Priority) -> Result<Attr, TreeError> {
+        if location.cid.codec() == codec::DAG_PB {
+            return Ok(self.node(&location.cid, priority).await?.attr());
         }
-        let block = self.fetch().get(&place.cid, priority).await?;
+        let block = self.fetch().get(&location.cid, priority).await?;
         Ok(Attr::raw_file(block.data().len() as u64))
     }
 

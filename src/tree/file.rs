@@ -14,7 +14,7 @@ use futures::future::join_all;
 
 use super::Tree;
 use super::error::TreeError;
-use super::node::Node;
+use super::node::{Node, file_of};
 use crate::block::{Cid, codec};
 use crate::dag::DagError;
 use crate::dag::pb::PbNode;
@@ -64,6 +64,17 @@ impl FileNode {
         self.children.len() * (size_of::<Cid>() + size_of::<u64>())
     }
 
+    /// The data that is the node's own.
+    pub fn own_data(&self) -> &Bytes {
+        &self.data
+    }
+
+    /// Child `index`, and the bytes that it is claimed to hold.
+    pub fn child(&self, index: usize) -> Option<(&Cid, u64)> {
+        let span = self.children.get(index).map(|_| self.span(index))?;
+        Some((&self.children[index], span.end - span.start))
+    }
+
     /// The size that the node's parts add up to.
     fn size(&self) -> u64 {
         self.ends.last().copied().unwrap_or(self.data.len() as u64)
@@ -87,7 +98,7 @@ struct Frame {
     node: Arc<Node>,
     /// The bytes wanted of the node, counted from its beginning; what is before `start` is done.
     wanted: Range<u64>,
-    /// The children that were loaded, with their places in the node.
+    /// The children that were loaded, with their locations in the node.
     loaded: VecDeque<(Range<u64>, Part)>,
     /// The first child that is not loaded.
     next: usize,
@@ -125,10 +136,6 @@ impl Answer {
     fn finish(self) -> Bytes {
         if self.many.is_empty() { self.one } else { self.many.into() }
     }
-}
-
-fn file_of(node: &Node) -> Option<&FileNode> {
-    if let Node::File(_, file) = node { Some(file) } else { None }
 }
 
 /// The part of `data`, which begins at `start` of something, that lies in `wanted` of it.

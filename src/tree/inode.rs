@@ -1,4 +1,4 @@
-//! Inode numbers: which place the kernel means by a number, for as long as it may ask.
+//! Inode numbers: which location the kernel means by a number, for as long as it may ask.
 //!
 //! A file's number comes from its CID, so that one file reached by two paths, or in two versions of a dataset, is one
 //! inode and one copy in the page cache. A directory's comes from its path, for the kernel allows a directory one name
@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use parking_lot::Mutex;
 
-use super::{Attr, Entry, FileKind, Place, TreeError};
+use super::{Attr, Entry, FileKind, Location, TreeError};
 use crate::limits::MAX_DIRECTORY_DEPTH;
 
 /// The inode of a mount's root.
@@ -24,7 +24,7 @@ const FIRST_INODE: u64 = 3;
 #[derive(Clone, Debug)]
 pub struct Inode {
     /// The thing.
-    pub place: Place,
+    pub location: Location,
     /// What it is.
     pub attr: Attr,
     /// How many directories are above it, the mount's root included.
@@ -56,7 +56,7 @@ impl Inodes {
     /// The number of `entry`, which is `name` in the directory `parent` (its number and its depth), and counts one lookup
     /// by the kernel.
     pub fn look_up(&self, parent: u64, depth: u16, name: &[u8], entry: &Entry) -> Result<u64, TreeError> {
-        if usize::from(depth) >= MAX_DIRECTORY_DEPTH {
+        if entry.attr.kind == FileKind::Directory && usize::from(depth) >= MAX_DIRECTORY_DEPTH {
             return Err(TreeError::TooDeep { limit: MAX_DIRECTORY_DEPTH });
         }
         let (mut number, path_hash) = hashes(parent, name, entry);
@@ -64,13 +64,13 @@ impl Inodes {
             let mut shard = self.shard(number).lock();
             match shard.entry(number, |record| record.number == number, |record| record.number) {
                 Slot::Vacant(slot) => {
-                    let inode = Inode { place: entry.place.clone(), attr: entry.attr, depth: depth + 1 };
+                    let inode = Inode { location: entry.location.clone(), attr: entry.attr, depth: depth + 1 };
                     slot.insert(Box::new(Record { number, path_hash, lookups: 1, inode }));
                     return Ok(number);
                 }
                 Slot::Occupied(mut slot) => {
                     let record = slot.get_mut();
-                    if record.path_hash == path_hash && record.inode.place == entry.place {
+                    if record.path_hash == path_hash && record.inode.location == entry.location {
                         record.lookups += 1;
                         return Ok(number);
                     }
@@ -136,7 +136,7 @@ fn hashes(parent: u64, name: &[u8], entry: &Entry) -> (u64, u64) {
         hasher.update(name);
         hasher.update(b"/");
     }
-    hasher.update(entry.place.cid.as_bytes());
+    hasher.update(entry.location.cid.as_bytes());
     let mut numbers = [0; 16];
     hasher.finalize_xof().fill(&mut numbers);
     let number = |range: std::ops::Range<usize>| {

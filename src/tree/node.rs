@@ -82,6 +82,11 @@ impl Node {
     }
 }
 
+/// The node as a part of a file.
+pub(super) fn file_of(node: &Node) -> Option<&FileNode> {
+    if let Node::File(_, file) = node { Some(file) } else { None }
+}
+
 /// Keeps decoded nodes, up to [`MAX_NODE_CACHE_BYTES`] of them; the least recently used go first.
 pub(super) struct NodeCache {
     shards: [Mutex<Shard>; SHARDS],

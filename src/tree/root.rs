@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::{Entry, FIRST_CURSOR, Listed, Place, Tree, TreeError};
+use super::{Entry, FIRST_CURSOR, Listed, Location, Tree, TreeError};
 use crate::block::Cid;
 use crate::fetch::Priority;
 
@@ -14,9 +14,9 @@ impl Tree {
     pub async fn root_lookup(&self, name: &[u8]) -> Result<Entry, TreeError> {
         let not_a_cid = || TreeError::NotACid { text: String::from_utf8_lossy(name).into_owned() };
         let cid: Cid = std::str::from_utf8(name).ok().and_then(|text| text.parse().ok()).ok_or_else(not_a_cid)?;
-        let place = Place::new(cid);
-        let attr = self.attr(&place, None, Priority::Demand).await?;
-        Ok(Entry { place, attr })
+        let location = Location::new(cid);
+        let attr = self.attr(&location, None, Priority::Demand).await?;
+        Ok(Entry { location, attr })
     }
 
     /// The next names of the root of a mount after `cursor`, at most `limit`.
@@ -24,7 +24,7 @@ impl Tree {
         let mut names = Vec::new();
         for pin in self.fetch().store().pins()? {
             let name = Bytes::from(pin.cid.to_string());
-            names.push(Listed { cursor: cursor_of(&name), name, place: Place::new(pin.cid), tsize: None });
+            names.push(Listed { cursor: cursor_of(&name), name, location: Location::new(pin.cid), tsize: None });
         }
         names.retain(|listed| listed.cursor > cursor);
         names.sort_by_key(|listed| listed.cursor);
