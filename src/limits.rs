@@ -37,8 +37,9 @@ pub const READ_CONCURRENCY: usize = 16;
 /// Children that a listing learns of at once. Their blocks are small, and a round trip to a peer is not.
 pub const LISTING_CONCURRENCY: usize = 256;
 
-/// Different blocks of one file that the extended attributes count: a tebibyte in leaves of 1 MiB, 16 MiB to count with.
-pub const MAX_COUNTED_BLOCKS: usize = 1 << 20;
+/// Different blocks of one file that the extended attributes count: 256 GiB in leaves of 1 MiB, and some
+/// 25 MiB to count them with.
+pub const MAX_COUNTED_BLOCKS: usize = 1 << 18;
 
 /// The fewest slots of a HAMT shard: a bitfield is whole bytes.
 pub const HAMT_FANOUT_MIN: usize = 8;

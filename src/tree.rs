@@ -13,6 +13,7 @@
 
 mod attr;
 mod coverage;
+mod directory;
 mod error;
 mod file;
 mod inode;
@@ -20,6 +21,7 @@ mod node;
 mod root;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -28,7 +30,8 @@ pub use self::coverage::Coverage;
 pub use self::error::TreeError;
 pub use self::inode::{Inode, Inodes, ROOT_INODE};
 use self::node::{Node, NodeCache};
-use crate::block::{Cid, codec};
+use crate::block::{Block, Cid, codec};
+use crate::dag::{DagError, hamt};
 use crate::fetch::{Fetch, FetchError, Priority};
 use crate::limits::{LISTING_CONCURRENCY, MAX_DIRECTORY_DEPTH};
 use crate::store::StoreError;
@@ -42,6 +45,7 @@ pub struct Tree {
 struct Inner {
     fetch: Fetch,
     nodes: NodeCache,
+    hidden_names: AtomicU64,
 }
 
 /// A thing in the DAG: the node that a block is.
@@ -86,12 +90,17 @@ pub const FIRST_CURSOR: u64 = 3;
 impl Tree {
     /// The tree over what `fetch` finds.
     pub fn new(fetch: Fetch) -> Tree {
-        Tree { inner: Arc::new(Inner { fetch, nodes: NodeCache::new() }) }
+        Tree { inner: Arc::new(Inner { fetch, nodes: NodeCache::new(), hidden_names: AtomicU64::new(0) }) }
     }
 
     /// Where the blocks come from.
     pub fn fetch(&self) -> &Fetch {
         &self.inner.fetch
+    }
+
+    /// How many names listings have left out, because no file can have them or no lookup finds them.
+    pub fn hidden_names(&self) -> u64 {
+        self.inner.hidden_names.load(Ordering::Relaxed)
     }
 
     /// Finds `path`: a CID and names below it, as in `bafy…/train/7.jpg`; a leading `/` or `/ipfs/` is allowed. Symbolic
@@ -120,25 +129,6 @@ impl Tree {
         let (location, tsize) = self.child(directory, name).await?;
         let attr = self.attr(&location, tsize, Priority::Demand).await?;
         Ok(Entry { location, attr })
-    }
-
-    /// The next entries of `directory` after `cursor`, at most `limit` of them and none at the end. Entries come in an
-    /// order that never changes.
-    pub async fn list(&self, directory: &Location, cursor: u64, limit: usize) -> Result<Vec<Listed>, TreeError> {
-        let node = self.directory(directory).await?;
-        let Node::Directory(_, plain) = &*node else {
-            return Err(TreeError::NotADirectory { cid: directory.cid.clone() });
-        };
-        let first = cursor.saturating_sub(FIRST_CURSOR - 1) as usize;
-        let rest = plain.entries().iter().enumerate().skip(first).take(limit);
-        Ok(rest
-            .map(|(index, entry)| Listed {
-                name: entry.name.clone(),
-                location: Location::new(entry.cid.clone()),
-                tsize: entry.tsize,
-                cursor: FIRST_CURSOR + index as u64,
-            })
-            .collect())
     }
 
     /// What is known of `location`, whose link claims `tsize`. A raw block that is not here is not fetched where its link
@@ -199,48 +189,57 @@ impl Tree {
         Err(TreeError::NotASymlink { cid: link.cid.clone() })
     }
 
-    /// Where `name` in `directory` leads, and the size that its link claims.
-    async fn child(&self, directory: &Location, name: &[u8]) -> Result<(Location, Option<u64>), TreeError> {
-        let node = self.directory(directory).await?;
-        let Node::Directory(_, plain) = &*node else {
-            return Err(TreeError::NotADirectory { cid: directory.cid.clone() });
-        };
-        let entry = plain.get(name).ok_or_else(|| TreeError::no_entry(&directory.cid, name))?;
-        Ok((Location::new(entry.cid.clone()), entry.tsize))
-    }
-
-    async fn directory(&self, location: &Location) -> Result<Arc<Node>, TreeError> {
-        if location.cid.codec() != codec::DAG_PB {
-            return Err(TreeError::NotADirectory { cid: location.cid.clone() });
-        }
-        self.node(&location.cid, Priority::Demand).await
-    }
-
-    /// The dag-pb block `cid`, decoded.
+    /// The dag-pb block `cid`, decoded; a shard is the first of its trie.
     async fn node(&self, cid: &Cid, priority: Priority) -> Result<Arc<Node>, TreeError> {
-        if let Some(node) = self.inner.nodes.get(cid) {
+        self.node_at(cid, hamt::Place::ROOT, priority).await
+    }
+
+    /// The shard `cid` at its place in a trie.
+    async fn shard(&self, cid: &Cid, place: hamt::Place) -> Result<Arc<Node>, TreeError> {
+        match self.node_at(cid, place, Priority::Demand).await? {
+            node if matches!(&*node, Node::Shard(..)) => Ok(node),
+            _ => Err(TreeError::dag(cid)(DagError::malformed("HAMT", "a child shard that is none"))),
+        }
+    }
+
+    async fn node_at(&self, cid: &Cid, place: hamt::Place, priority: Priority) -> Result<Arc<Node>, TreeError> {
+        if let Some(node) = self.inner.nodes.get(cid, place) {
             return Ok(node);
         }
         let block = self.fetch().get(cid, priority).await?;
-        let node = Arc::new(Node::decode(&block)?);
-        self.inner.nodes.keep(cid, &node, block.data().len());
-        Ok(node)
+        self.decode(&block, place)
     }
 
     /// The dag-pb block `cid`, decoded, where it is on this machine.
     fn local_node(&self, cid: &Cid) -> Result<Option<Arc<Node>>, TreeError> {
-        if let Some(node) = self.inner.nodes.get(cid) {
+        if let Some(node) = self.inner.nodes.get(cid, hamt::Place::ROOT) {
             return Ok(Some(node));
         }
         let Some(block) = self.fetch().local(cid)? else { return Ok(None) };
-        Ok(Some(Arc::new(Node::decode(&block)?)))
+        self.decode(&block, hamt::Place::ROOT).map(Some)
+    }
+
+    fn decode(&self, block: &Block, place: hamt::Place) -> Result<Arc<Node>, TreeError> {
+        let node = Arc::new(Node::decode(block, place)?);
+        if let Node::Directory(_, directory) = &*node
+            && directory.dropped() > 0
+        {
+            self.inner.hidden_names.fetch_add(directory.dropped() as u64, Ordering::Relaxed);
+            tracing::warn!(cid = %block.cid(), names = directory.dropped(), "names that no file can have are not shown");
+        }
+        self.inner.nodes.keep(block.cid(), &node, block.data().len());
+        Ok(node)
+    }
+
+    fn is_local(&self, cid: &Cid) -> bool {
+        cid.identity_data().is_some() || self.fetch().store().has(cid)
     }
 
     /// What can be said of `location` without reading its block.
     fn known(&self, location: &Location, tsize: Option<u64>) -> Result<Option<Attr>, TreeError> {
         let store_error = |source: StoreError| FetchError::Store { cid: location.cid.clone(), source };
         if location.cid.codec() == codec::DAG_PB {
-            if let Some(node) = self.inner.nodes.get(&location.cid) {
+            if let Some(node) = self.inner.nodes.get(&location.cid, hamt::Place::ROOT) {
                 return Ok(Some(node.attr()));
             }
             let facts = self.fetch().store().facts(&location.cid).map_err(store_error)?;

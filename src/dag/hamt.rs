@@ -208,6 +208,11 @@ impl Shard {
         self.place
     }
 
+    /// The whole block, which the names of its links borrow from.
+    pub fn bytes(&self) -> &Bytes {
+        self.node.bytes()
+    }
+
     /// The number of slots.
     pub fn fanout(&self) -> usize {
         1 << self.width

@@ -19,7 +19,8 @@ pub(super) fn errno(error: &TreeError) -> Errno {
         | TreeError::Dag { .. }
         | TreeError::Lies { .. }
         | TreeError::Limit { .. }
-        | TreeError::Deadline { .. } => Errno::EIO,
+        | TreeError::Deadline { .. }
+        | TreeError::Stopping => Errno::EIO,
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use fuser::{Errno, ReplyXattr};
 
 use super::shared::Shared;
-use crate::tree::{Coverage, Location, TreeError};
+use crate::tree::{Location, TreeError};
 
 /// An extended attribute that cidfs has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,8 @@ impl Attribute {
         }
         let tree = shared.tree.clone();
         let coverage = shared.runtime.spawn_blocking(move || tree.coverage(&location)).await;
-        // The runtime ends with the mount; whoever asks then gets no count.
-        let coverage = coverage.unwrap_or_else(|_| Ok(Coverage::default()))?;
+        // The runtime ends before a task only where the mount does.
+        let coverage = coverage.map_err(|_| TreeError::Stopping)??;
         Ok(match self {
             Attribute::Blocks => coverage.blocks.to_string(),
             _ => coverage.cached_bytes.to_string(),

@@ -88,6 +88,9 @@ pub enum TreeError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The mount is being taken down.
+    #[error("the mount is being taken down")]
+    Stopping,
     /// A path has more levels of directories than [`crate::limits::MAX_DIRECTORY_DEPTH`].
     #[error("the path is deeper than {limit} directories")]
     TooDeep {

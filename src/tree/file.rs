@@ -156,7 +156,7 @@ pub(super) async fn read(
     let root = tree.node(file, priority).await?;
     let root_file = match &*root {
         Node::File(_, node) => node,
-        Node::Directory(..) => return Err(TreeError::IsADirectory { cid: file.clone() }),
+        Node::Directory(..) | Node::Shard(..) => return Err(TreeError::IsADirectory { cid: file.clone() }),
         Node::Symlink(..) => return Err(TreeError::NotAFile { cid: file.clone() }),
     };
     check(file, file, root_file, None)?;

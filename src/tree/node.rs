@@ -15,6 +15,7 @@ use super::error::TreeError;
 use super::file::FileNode;
 use crate::block::{Block, Cid};
 use crate::dag::directory::{Directory, DirectoryEntry};
+use crate::dag::hamt::{Place, Shard};
 use crate::dag::pb::PbNode;
 use crate::dag::unixfs::{Kind, UnixFs};
 use crate::limits::{MAX_NODE_CACHE_BYTES, MAX_SYMLINK_BYTES};
@@ -23,6 +24,8 @@ use crate::limits::{MAX_NODE_CACHE_BYTES, MAX_SYMLINK_BYTES};
 pub(super) enum Node {
     /// A directory in one node.
     Directory(Attr, Directory),
+    /// A shard of a directory.
+    Shard(Attr, Shard),
     /// A file, or an inner node of one.
     File(Attr, FileNode),
     /// A symbolic link.
@@ -30,8 +33,8 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// Decodes a dag-pb block.
-    pub fn decode(block: &Block) -> Result<Node, TreeError> {
+    /// Decodes a dag-pb block; `place` is where it is in its trie if it is a shard.
+    pub fn decode(block: &Block, place: Place) -> Result<Node, TreeError> {
         let cid = block.cid();
         let malformed = |why: String| TreeError::dag(cid)(crate::dag::DagError::malformed("UnixFS", why));
         let node = PbNode::decode(block.data().clone()).map_err(TreeError::dag(cid))?;
@@ -39,13 +42,8 @@ impl Node {
         let unixfs = UnixFs::decode(&data).map_err(TreeError::dag(cid))?;
         let attr = Attr::of_unixfs(&unixfs).ok_or_else(|| malformed("a node of metadata".into()))?;
         Ok(match unixfs.kind {
-            Kind::Directory => {
-                let directory = Directory::from_node(&node);
-                if directory.dropped() > 0 {
-                    tracing::warn!(%cid, names = directory.dropped(), "names that no file can have are not shown");
-                }
-                Node::Directory(attr, directory)
-            }
+            Kind::Directory => Node::Directory(attr, Directory::from_node(&node)),
+            Kind::HamtShard => Node::Shard(attr, Shard::from_node(node, &unixfs, place).map_err(TreeError::dag(cid))?),
             Kind::File | Kind::Raw => Node::File(attr, FileNode::new(cid, &node, unixfs)?),
             Kind::Symlink => {
                 let target = unixfs.data.unwrap_or_default();
@@ -58,14 +56,14 @@ impl Node {
                 }
                 Node::Symlink(attr, target)
             }
-            kind => return Err(malformed(format!("a node of kind {kind:?}"))),
+            Kind::Metadata => return Err(malformed("a node of metadata".into())),
         })
     }
 
     /// What a listing shows of it.
     pub fn attr(&self) -> Attr {
         match self {
-            Node::Directory(attr, _) | Node::File(attr, _) | Node::Symlink(attr, _) => *attr,
+            Node::Directory(attr, _) | Node::Shard(attr, _) | Node::File(attr, _) | Node::Symlink(attr, _) => *attr,
         }
     }
 
@@ -75,6 +73,7 @@ impl Node {
             Node::Directory(_, directory) => {
                 Some(block_len + directory.entries().len() * (size_of::<DirectoryEntry>() + 4))
             }
+            Node::Shard(_, shard) => Some(block_len + shard.len() * size_of::<u32>() + size_of::<Shard>()),
             Node::File(_, file) if file.is_leaf() => None,
             Node::File(_, file) => Some(block_len + file.memory()),
             Node::Symlink(..) => Some(block_len),
@@ -89,47 +88,52 @@ pub(super) fn file_of(node: &Node) -> Option<&FileNode> {
 
 /// Keeps decoded nodes, up to [`MAX_NODE_CACHE_BYTES`] of them; the least recently used go first.
 pub(super) struct NodeCache {
-    shards: [Mutex<Shard>; SHARDS],
+    stripes: [Mutex<Stripe>; STRIPES],
     hasher: RandomState,
 }
 
 /// Enough that FUSE threads rarely meet at one lock.
-const SHARDS: usize = 16;
+const STRIPES: usize = 16;
 
-struct Shard {
+struct Stripe {
     nodes: LruCache<Cid, (Arc<Node>, usize)>,
     bytes: usize,
 }
 
 impl NodeCache {
     pub fn new() -> NodeCache {
-        let shard = |_| Mutex::new(Shard { nodes: LruCache::unbounded(), bytes: 0 });
-        NodeCache { shards: std::array::from_fn(shard), hasher: RandomState::new() }
+        let stripe = |_| Mutex::new(Stripe { nodes: LruCache::unbounded(), bytes: 0 });
+        NodeCache { stripes: std::array::from_fn(stripe), hasher: RandomState::new() }
     }
 
-    pub fn get(&self, cid: &Cid) -> Option<Arc<Node>> {
-        self.shard(cid).lock().nodes.get(cid).map(|(node, _)| node.clone())
+    /// The node of `cid`; a shard only as the one at `place`.
+    pub fn get(&self, cid: &Cid, place: Place) -> Option<Arc<Node>> {
+        let node = self.stripe(cid).lock().nodes.get(cid).map(|(node, _)| node.clone())?;
+        match &*node {
+            Node::Shard(_, shard) if shard.place() != place => None,
+            _ => Some(node),
+        }
     }
 
     /// Keeps `node`, the decoded form of a block of `block_len` bytes, if it is of a kind that is kept.
     pub fn keep(&self, cid: &Cid, node: &Arc<Node>, block_len: usize) {
         let Some(weight) = node.weight(block_len) else { return };
         let mut dropped = Vec::new();
-        let mut shard = self.shard(cid).lock();
-        if let Some((_, (_, old))) = shard.nodes.push(cid.clone(), (node.clone(), weight)) {
-            shard.bytes -= old;
+        let mut stripe = self.stripe(cid).lock();
+        if let Some((_, (_, old))) = stripe.nodes.push(cid.clone(), (node.clone(), weight)) {
+            stripe.bytes -= old;
         }
-        shard.bytes += weight;
-        while shard.bytes > MAX_NODE_CACHE_BYTES / SHARDS && shard.nodes.len() > 1 {
-            let Some((_, (node, weight))) = shard.nodes.pop_lru() else { break };
-            shard.bytes -= weight;
+        stripe.bytes += weight;
+        while stripe.bytes > MAX_NODE_CACHE_BYTES / STRIPES && stripe.nodes.len() > 1 {
+            let Some((_, (node, weight))) = stripe.nodes.pop_lru() else { break };
+            stripe.bytes -= weight;
             dropped.push(node);
         }
         // Large nodes are freed after the lock.
-        drop(shard);
+        drop(stripe);
     }
 
-    fn shard(&self, cid: &Cid) -> &Mutex<Shard> {
-        &self.shards[self.hasher.hash_one(cid) as usize % SHARDS]
+    fn stripe(&self, cid: &Cid) -> &Mutex<Stripe> {
+        &self.stripes[self.hasher.hash_one(cid) as usize % STRIPES]
     }
 }
