@@ -26,7 +26,6 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// The longest target of a symbolic link, as Linux has it (`PATH_MAX` less the NUL).
 pub const MAX_SYMLINK_BYTES: usize = 4095;
 
-<<<<<<< HEAD
 /// Decoded directories and inner nodes of files that are kept, in bytes: the directories of a million files, and little
 /// beside the RAM tier.
 pub const MAX_NODE_CACHE_BYTES: usize = 32 * 1024 * 1024;
@@ -50,12 +49,6 @@ pub const HAMT_FANOUT_MAX: usize = 1024;
 
 /// The bits of the hash that a HAMT descends by: a trie that is deeper has no slot left for any name.
 pub const HAMT_HASH_BITS: u32 = 64;
-=======
-/// The fewest slots of a HAMT shard: a byte of its bitfield.
-pub const MIN_HAMT_FANOUT: usize = 8;
-
-/// The most slots of a HAMT shard: what every implementation reads.
-pub const MAX_HAMT_FANOUT: usize = 1024;
 
 /// The largest chunk that a chunker may be asked for: with the dag-pb node around it, it is still a block.
 pub const MAX_CHUNK_BYTES: usize = MAX_BLOCK_BYTES - 256;
@@ -69,4 +62,3 @@ pub const IMPORT_AHEAD_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How many entries an import looks ahead: empty files cost memory too.
 pub const IMPORT_AHEAD_ENTRIES: usize = 4096;
->>>>>>> e411480 (Import files and directories as kubo does, all but sharded directories)

@@ -15,6 +15,8 @@
 //! the 64 bits of the hash, whatever links its shards have. An entry in a slot that its name does not hash to cannot be
 //! found by its name; it is listed as a [`Slot::Stray`], so names in the listing of a whole trie are distinct.
 
+pub mod build;
+
 use std::io::Cursor;
 
 use bytes::Bytes;

@@ -74,7 +74,9 @@ impl FromStr for Chunker {
             }
             "buzhash" => Ok(Chunker::Buzhash),
             "rabin" => rabin(text, &parts),
-            _ => Err(format!("unrecognized chunker {text:?}: there are size-N, rabin, rabin-AVG, rabin-MIN-AVG-MAX and buzhash")),
+            _ => Err(format!(
+                "unrecognized chunker {text:?}: there are size-N, rabin, rabin-AVG, rabin-MIN-AVG-MAX and buzhash"
+            )),
         }
     }
 }
@@ -90,14 +92,13 @@ fn rabin(text: &str, parts: &[&str]) -> Result<Chunker, String> {
             around(usize::try_from(average).unwrap_or(0))
         }
         [_, min, average, max] => {
-            let [min, average, max] = [("min", min), ("avg", average), ("max", max)].map(|(label, part)| {
-                match part.split_once(':') {
+            let [min, average, max] =
+                [("min", min), ("avg", average), ("max", max)].map(|(label, part)| match part.split_once(':') {
                     Some((found, _)) if found != label => {
                         Err(format!("chunker {text:?}: {found:?} stands where {label:?} must"))
                     }
                     _ => number(text, part.rsplit(':').next().unwrap_or(part)),
-                }
-            });
+                });
             let (min, average, max) = (min?, average?, max?);
             if min < rabin::WINDOW_BYTES as i64 {
                 return Err(format!("chunker {text:?}: the least size must be at least {}", rabin::WINDOW_BYTES));

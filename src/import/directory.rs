@@ -1,10 +1,11 @@
 //! Directories: entries in, one block or a HAMT out, by kubo's rules of when a directory is sharded.
 
 use super::ImportError;
+use super::layout::Put;
 use super::node::{Link, Metadata};
 use super::options::{Settings, Sharding, SizeEstimation};
-use super::layout::Put;
 use crate::block::codec;
+use crate::dag::hamt;
 use crate::dag::pb::{self, PbLink};
 use crate::dag::unixfs::{Kind, UnixFs};
 
@@ -78,15 +79,13 @@ fn is_sharded(sharding: &Sharding, entries: &[Entry], message: &[u8]) -> Result<
     Ok(too_many || bytes as u64 > sharding.threshold)
 }
 
-fn shard(
-    _settings: &Settings,
-    _entries: &[Entry],
-    _metadata: Metadata,
-    _put: &mut Put<'_>,
-) -> Result<Made, ImportError> {
-    Err(ImportError::options("too large to be one block"))
-}
-
-pub(super) fn hash(_name: &[u8]) -> u64 {
-    0
+fn shard(settings: &Settings, entries: &[Entry], metadata: Metadata, put: &mut Put<'_>) -> Result<Made, ImportError> {
+    let hamt = hamt::build::Settings { fanout: settings.sharding.fanout, mode: metadata.mode, mtime: metadata.mtime };
+    let root = hamt::build::build(entries.iter().map(Entry::pb), hamt, &mut |bytes| {
+        let block = settings.cid.block(codec::DAG_PB, bytes.into())?;
+        let cid = block.cid().clone();
+        put(block)?;
+        Ok::<_, ImportError>(cid)
+    })?;
+    Ok(Made { link: Link { cid: root.cid, file_bytes: 0, dag_bytes: root.dag_bytes }, sharded: true })
 }

@@ -131,12 +131,7 @@ impl Splitter {
     }
 
     /// Cuts all of `reader` and sends the chunks, until its end, its failure, or the end of the receiver.
-    pub fn run(
-        mut self,
-        reader: &mut dyn Read,
-        path: &Path,
-        sender: &SyncSender<Result<Vec<Bytes>, ImportError>>,
-    ) {
+    pub fn run(mut self, reader: &mut dyn Read, path: &Path, sender: &SyncSender<Result<Vec<Bytes>, ImportError>>) {
         loop {
             let run = self.next_run(reader).map_err(|error| ImportError::io("read", path, error));
             let is_last = !matches!(&run, Ok(chunks) if !chunks.is_empty());

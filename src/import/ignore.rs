@@ -34,9 +34,12 @@ impl Filter {
             return false;
         }
         let name = text(name);
-        self.rules.iter().fold(false, |excluded, rule| {
-            if rule.pattern.is_match(&name) { !rule.negated } else { excluded }
-        })
+        self.rules.iter().fold(
+            false,
+            |excluded, rule| {
+                if rule.pattern.is_match(&name) { !rule.negated } else { excluded }
+            },
+        )
     }
 }
 

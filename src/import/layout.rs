@@ -84,15 +84,13 @@ impl<'a> Tree<'a> {
         match self.shape {
             Shape::Balanced(mut levels) => {
                 if levels.len() == 1 && levels[0].len() < 2 {
-                    return match levels[0].pop() {
-                        Some(leaf) => Ok(leaf),
-                        None => {
-                            let leaf = leaf(settings, Bytes::new(), self.metadata)?;
-                            let link = leaf.link();
-                            put(leaf.block)?;
-                            Ok(link)
-                        }
-                    };
+                    if let Some(leaf) = levels[0].pop() {
+                        return Ok(leaf);
+                    }
+                    let empty = leaf(settings, Bytes::new(), self.metadata)?;
+                    let link = empty.link();
+                    put(empty.block)?;
+                    return Ok(link);
                 }
                 let mut level = 0;
                 loop {

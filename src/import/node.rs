@@ -79,11 +79,7 @@ pub(super) struct Leaf {
 
 impl Leaf {
     pub fn link(&self) -> Link {
-        Link {
-            cid: self.block.cid().clone(),
-            file_bytes: self.file_bytes,
-            dag_bytes: self.block.data().len() as u64,
-        }
+        Link { cid: self.block.cid().clone(), file_bytes: self.file_bytes, dag_bytes: self.block.data().len() as u64 }
     }
 }
 

@@ -12,7 +12,7 @@ use super::chunker::Chunker;
 use super::node::{CidFormat, Metadata, mtime_or_none};
 use crate::block::HashFunction;
 use crate::dag::unixfs::Mtime;
-use crate::limits::{MAX_HAMT_FANOUT, MAX_IDENTITY_DIGEST_BYTES, MIN_HAMT_FANOUT};
+use crate::limits::{HAMT_FANOUT_MAX, HAMT_FANOUT_MIN, MAX_IDENTITY_DIGEST_BYTES};
 
 /// A named set of defaults (IPIP-499).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,7 @@ pub enum SizeEstimation {
 /// What the user asked for. A field that is `None` follows the profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
+#[allow(clippy::struct_excessive_bools)] // Each is a flag of the command, and independent of the others.
 pub struct ImportOptions {
     /// The defaults of all that is not said.
     pub profile: Profile,
@@ -197,8 +198,7 @@ const DEFAULT_FILE_LINKS: usize = 174;
 impl Settings {
     pub fn resolve(options: &ImportOptions) -> Result<Settings, ImportError> {
         let v1 = options.profile == Profile::UnixfsV1_2025;
-        let wants_metadata =
-            options.preserve_mode || options.preserve_mtime || options.mode != 0 || options.mtime != 0;
+        let wants_metadata = options.preserve_mode || options.preserve_mtime || options.mode != 0 || options.mtime != 0;
         if options.mtime == 0 && options.mtime_nsecs != 0 {
             return Err(ImportError::options("--mtime-nsecs needs --mtime as well"));
         }
@@ -232,10 +232,10 @@ impl Settings {
         let fanout = options.max_hamt_fanout.unwrap_or(256);
         let fanout = usize::try_from(fanout)
             .ok()
-            .filter(|slots| slots.is_power_of_two() && (MIN_HAMT_FANOUT..=MAX_HAMT_FANOUT).contains(slots))
+            .filter(|slots| slots.is_power_of_two() && (HAMT_FANOUT_MIN..=HAMT_FANOUT_MAX).contains(slots))
             .ok_or_else(|| {
                 ImportError::options(format!(
-                    "--max-hamt-fanout must be a power of 2 from {MIN_HAMT_FANOUT} to {MAX_HAMT_FANOUT}, not {fanout}"
+                    "--max-hamt-fanout must be a power of 2 from {HAMT_FANOUT_MIN} to {HAMT_FANOUT_MAX}, not {fanout}"
                 ))
             })?;
         let positive = |links: i64| usize::try_from(links).ok().filter(|links| *links > 0);
@@ -277,7 +277,7 @@ fn cid_format(options: &ImportOptions, v1: bool) -> Result<(u8, HashFunction), I
     // A negative version means "as the rest implies", as it does to kubo.
     let asked = options.cid_version.filter(|version| *version >= 0).or(v1.then_some(1));
     match (asked, hash) {
-        (Some(0), HashFunction::Sha2_256) | (None, HashFunction::Sha2_256) => Ok((0, hash)),
+        (Some(0) | None, HashFunction::Sha2_256) => Ok((0, hash)),
         (Some(0), _) => Err(ImportError::options(format!(
             "CIDv0 has sha2-256 only: use --cid-version=1 with --hash={}",
             hash.name()

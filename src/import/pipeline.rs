@@ -24,6 +24,7 @@ use super::sources::join;
 use super::walk::{Stat, Step, Walk};
 use super::{ImportError, directory};
 use crate::block::{Block, Cid, HashFunction};
+use crate::dag::hamt::hash_name;
 use crate::dag::pb::PbNode;
 use crate::dag::unixfs::UnixFs;
 use crate::limits::{IMPORT_AHEAD_BYTES, IMPORT_AHEAD_ENTRIES, IMPORT_PART_BYTES};
@@ -50,14 +51,36 @@ pub(super) struct Pipeline<'run, 'env> {
 
 /// An entry whose turn to be kept has not come.
 enum Pending {
-    Enter { name: Vec<u8>, path: PathBuf, stat: Stat },
+    Enter {
+        name: Vec<u8>,
+        path: PathBuf,
+        stat: Stat,
+    },
     Leave,
-    Symlink { name: Vec<u8>, path: PathBuf, target: Vec<u8>, stat: Stat },
-    File { name: Vec<u8>, bytes: u64, built: Promise<Built> },
-    Begin { name: Vec<u8>, path: PathBuf, stat: Stat },
-    Part { bytes: u64, leaves: Promise<Vec<Leaf>> },
+    Symlink {
+        name: Vec<u8>,
+        path: PathBuf,
+        target: Vec<u8>,
+        stat: Stat,
+    },
+    File {
+        name: Vec<u8>,
+        bytes: u64,
+        built: Promise<Built>,
+    },
+    Begin {
+        name: Vec<u8>,
+        path: PathBuf,
+        stat: Stat,
+    },
+    Part {
+        bytes: u64,
+        leaves: Promise<Vec<Leaf>>,
+    },
     /// The end of the file that `Begin` began; it is checked to be what it was, where it is a file of the filesystem.
-    End { file: Option<Arc<OpenFile>> },
+    End {
+        file: Option<Arc<OpenFile>>,
+    },
 }
 
 /// A file that is cut into tasks.
@@ -170,15 +193,14 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
     fn open_large(&mut self, name: Vec<u8>, path: PathBuf, follow: bool) -> Result<(), ImportError> {
         let file = Arc::new(OpenFile::open(path.clone(), follow)?);
         self.pending.push_back(Pending::Begin { name, path: path.clone(), stat: file.stat });
-        self.feeding = Some(match self.settings.chunker.fixed_bytes() {
-            Some(chunk_bytes) => Feed::Ranges { file, chunk_bytes, offset: 0 },
-            None => {
-                let (sender, receiver) = sync_channel(1);
-                let splitter = Splitter::new(self.settings.chunker);
-                let reading = Arc::clone(&file);
-                spawn("import-split", move || splitter.run(&mut reading.reader(), reading.path(), &sender))?;
-                Feed::Runs { receiver, path, file: Some(file) }
-            }
+        self.feeding = Some(if let Some(chunk_bytes) = self.settings.chunker.fixed_bytes() {
+            Feed::Ranges { file, chunk_bytes, offset: 0 }
+        } else {
+            let (sender, receiver) = sync_channel(1);
+            let splitter = Splitter::new(self.settings.chunker);
+            let reading = Arc::clone(&file);
+            spawn("import-split", move || splitter.run(&mut reading.reader(), reading.path(), &sender))?;
+            Feed::Runs { receiver, path, file: Some(file) }
         });
         Ok(())
     }
@@ -195,8 +217,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
                 let part_bytes = (IMPORT_PART_BYTES / chunk_bytes).max(1) * chunk_bytes;
                 let end = file.bytes().min(offset + part_bytes as u64);
                 let reading = Arc::clone(&file);
-                let leaves =
-                    self.pool.submit(move || file::build_range(settings, &reading, offset..end, chunk_bytes));
+                let leaves = self.pool.submit(move || file::build_range(settings, &reading, offset..end, chunk_bytes));
                 self.ahead_bytes += end - offset;
                 self.pending.push_back(Pending::Part { bytes: end - offset, leaves });
                 self.feeding = Some(Feed::Ranges { file, chunk_bytes, offset: end });
@@ -230,14 +251,14 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
                 let metadata = self.settings.metadata.symlink(stat.mtime);
                 let (block, link) =
                     symlink_node(&self.settings.cid, target, metadata).map_err(|error| error.at(&path))?;
-                self.put(block)?;
+                self.put(&block)?;
                 self.added(name, link, metadata, 0)
             }
             Pending::File { name, bytes, built } => {
                 let Built { blocks, link, stat } = built.wait()?;
                 self.ahead_bytes -= bytes;
                 for block in blocks {
-                    self.put(block)?;
+                    self.put(&block)?;
                 }
                 let bytes = link.file_bytes;
                 self.added(name, link, self.settings.metadata.file(stat.mode, stat.mtime), bytes)
@@ -264,8 +285,8 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
 }
 
 impl Pipeline<'_, '_> {
-    fn put(&mut self, block: Block) -> Result<(), ImportError> {
-        put(&mut self.writer, &block)
+    fn put(&mut self, block: &Block) -> Result<(), ImportError> {
+        put(&mut self.writer, block)
     }
 
     /// Gives a file or link that is complete its place in its directory, and tells of it.
@@ -300,25 +321,21 @@ impl Pipeline<'_, '_> {
         let Some(mut directory) = self.path.pop() else { return Ok(()) };
         let metadata = self.settings.metadata.directory(directory.stat.mode, directory.stat.mtime);
         let writer = &mut self.writer;
-        let made =
-            directory::build(self.settings, &mut directory.entries, metadata, &mut |block| put(writer, &block))
-                .map_err(|error| error.at(&directory.path))?;
+        let made = directory::build(self.settings, &mut directory.entries, metadata, &mut |block| put(writer, &block))
+            .map_err(|error| error.at(&directory.path))?;
         if made.sharded {
             // Shards list their entries in the order of the hashes of their names.
-            directory.listings.sort_by_cached_key(|listing| directory::hash(&listing.name));
+            directory.listings.sort_by_cached_key(|listing| hash_name(&listing.name));
         }
         let link = made.link.clone();
         let listing = Listing { name: directory.name, link: made.link, metadata, children: directory.listings };
-        match self.path.last_mut() {
-            Some(parent) => {
-                parent.entries.push(directory::Entry { name: listing.name.clone(), link });
-                parent.listings.push(listing);
-            }
-            None => {
-                self.roots.push(link.cid);
-                for entry in listing.into_entries() {
-                    self.tell(Event::Added(entry))?;
-                }
+        if let Some(parent) = self.path.last_mut() {
+            parent.entries.push(directory::Entry { name: listing.name.clone(), link });
+            parent.listings.push(listing);
+        } else {
+            self.roots.push(link.cid);
+            for entry in listing.into_entries() {
+                self.tell(Event::Added(entry))?;
             }
         }
         Ok(())
@@ -361,11 +378,7 @@ impl Pipeline<'_, '_> {
 }
 
 impl Growing<'_> {
-    fn push(
-        &mut self,
-        leaf: Leaf,
-        put: &mut dyn FnMut(Block) -> Result<(), ImportError>,
-    ) -> Result<(), ImportError> {
+    fn push(&mut self, leaf: Leaf, put: &mut dyn FnMut(Block) -> Result<(), ImportError>) -> Result<(), ImportError> {
         let link = leaf.link();
         self.bytes += leaf.file_bytes;
         put(leaf.block)?;

@@ -53,7 +53,8 @@ pub(super) fn roots(sources: Vec<Source>, follow: bool) -> Result<Vec<Root>, Imp
         let root = match source {
             Source::Path(given) => {
                 let root = path_root(&given, follow)?;
-                let same = roots.iter().find(|other| other.name == root.name && matches!(other.kind, RootKind::Path(_)));
+                let same =
+                    roots.iter().find(|other| other.name == root.name && matches!(other.kind, RootKind::Path(_)));
                 match same {
                     Some(other) if other.shown == root.shown => continue,
                     Some(other) => {

@@ -101,8 +101,7 @@ impl<'a> Walk<'a> {
         };
         match root.kind {
             RootKind::Path(path) => {
-                let metadata =
-                    fs::symlink_metadata(&path).map_err(|error| ImportError::io("read", &path, error))?;
+                let metadata = fs::symlink_metadata(&path).map_err(|error| ImportError::io("read", &path, error))?;
                 self.entry(root.name, path, metadata.file_type())
             }
             RootKind::Stream(reader) => Ok(Some(Step::Stream { name: root.name, path: root.shown, reader })),
