@@ -8,6 +8,7 @@
 mod cid;
 mod hash;
 
+pub(crate) use self::cid::read_varint;
 pub use self::cid::{Cid, CidError, codec};
 pub use self::hash::{HashFunction, Multihash};
 

@@ -7,8 +7,10 @@
 //! - [`pb`]: dag-pb, the node with data and links (<https://ipld.io/specs/codecs/dag-pb/spec/>).
 //! - [`unixfs`]: UnixFS 1.5, what a dag-pb node's data says (<https://github.com/ipfs/specs/blob/main/UNIXFS.md>).
 //! - [`hamt`]: one shard of a directory that is too large for one node (<https://specs.ipfs.tech/unixfs/>).
+//! - [`car`]: blocks in a file or a stream (<https://ipld.io/specs/transport/car/>).
 //! - [`links`]: every link of a block, whatever its codec.
 
+pub mod car;
 pub mod directory;
 pub mod hamt;
 mod links;
