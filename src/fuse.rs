@@ -28,6 +28,8 @@ use std::time::{Duration, SystemTime};
 pub use self::options::{MountOptions, OptionError, Profile};
 pub use self::requests::{RequestCounts, RequestKind};
 
+use tokio_util::sync::CancellationToken;
+
 use self::filesystem::CidFs;
 use self::mountpoint::Mounted;
 use self::shared::Shared;
@@ -112,6 +114,8 @@ pub struct Mount {
     shared: Arc<Shared>,
     /// Gives the result of the session when it has ended.
     ended: Receiver<io::Result<()>>,
+    /// Cancelled when the session has ended, whoever ended it.
+    over: CancellationToken,
     is_over: bool,
     _runtime: Option<tokio::runtime::Runtime>,
 }
@@ -149,24 +153,32 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
     let session = fuser::Session::from_fd(CidFs { shared: shared.clone() }, connection, fuser::SessionACL::All, config)
         .map_err(failed)?;
     let (tell, ended) = std::sync::mpsc::channel();
+    let over = CancellationToken::new();
+    let cancelled = over.clone().drop_guard();
     std::thread::Builder::new()
         .name("cidfs-mount".into())
         .spawn(move || {
             // Nobody listens any more once the mount was given up.
             let _ = tell.send(session.run());
+            drop(cancelled);
         })
         .map_err(failed)?;
     let mounted = Mounted::identify(path.clone()).map_err(failed)?;
     if let Err(error) = mounted.set_read_ahead(options.read_ahead_bytes) {
         tracing::info!(%error, "the kernel reads ahead 128 KiB only: more is for root to allow");
     }
-    Ok(Mount { mounted, counts, shared, ended, is_over: false, _runtime: own_runtime })
+    Ok(Mount { mounted, counts, shared, ended, over, is_over: false, _runtime: own_runtime })
 }
 
 impl Mount {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mounted.path
+    }
+
+    /// Cancelled when the mount has ended, whoever unmounted it.
+    pub fn over(&self) -> CancellationToken {
+        self.over.clone()
     }
 
     /// What the kernel has asked so far.

@@ -6,7 +6,9 @@
 #![deny(unsafe_code)]
 
 pub mod block;
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod dag;
 pub mod fetch;
 #[allow(unsafe_code)]

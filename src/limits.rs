@@ -2,6 +2,26 @@
 //!
 //! A bound says what bad input gets; `docs/semantics.md` lists them for users, and each has a test that crosses it.
 
+use std::time::Duration;
+
+/// Words of a streamed answer that wait for a slow client: enough to keep both sides busy, little enough to hold.
+pub const API_STREAM_DEPTH: usize = 16;
+
+/// Requests that the control API works on at once; more wait their turn. Each may hold a thread.
+pub const API_MAX_REQUESTS: usize = 64;
+
+/// How long a daemon that `cidfs mount` started waits for its first mount: its starter sends it at once, or is dead.
+pub const FIRST_MOUNT_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a verb waits for the process that has the repository: a daemon that starts or ends takes less.
+pub const REPOSITORY_WAIT: Duration = Duration::from_secs(3);
+
+/// How long the daemon waits, once told to end, for reads and requests in flight: as long as a read may take.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_mins(1);
+
+/// How long `cidfs mount` waits for the daemon that it started: opening a store of 10^7 blocks takes seconds.
+pub const DAEMON_START_WAIT: Duration = Duration::from_mins(2);
+
 /// The largest block that is stored, read, or accepted from anywhere: the size every bitswap implementation carries.
 pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024;
 

@@ -1,3 +1,7 @@
 //! The `cidfs` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cidfs::cli::main()
+}

@@ -38,6 +38,11 @@ impl Key {
         format!("CIDFS_{}_{}", self.section, self.key).to_uppercase()
     }
 
+    /// Whether its value is a bare number or truth value in TOML and JSON.
+    pub fn is_bare(&self) -> bool {
+        self.form == Form::Bare
+    }
+
     /// The setting of that name: `section.key`.
     pub fn find(path: &str) -> Option<&'static Key> {
         let (section, key) = path.split_once('.')?;

@@ -1,0 +1,60 @@
+//! `cidfs status`: what is mounted, what is cached, and whether all is well.
+
+use clap::Args;
+use serde_json::json;
+
+use super::Outcome;
+use super::client::Client;
+use super::context::Context;
+use super::output::{duration, size, table};
+use crate::daemon::api::cidfs::Status;
+
+/// Show what is mounted, what is cached, and whether all is well
+///
+/// Exit status: 0 where the daemon is healthy, 1 where something is wrong with it (it is said what), 3 where none runs.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cidfs status\n  cidfs status --json | jq .Healthy")]
+pub struct Arguments {}
+
+pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+    let Some(client) = Client::running(&context.repository).await else {
+        let repository = context.repository.display().to_string();
+        context.print(&json!({ "Running": false, "Repository": repository }), |out| {
+            writeln!(out, "no daemon runs on {repository}; `cidfs mount MOUNTPOINT` starts one")
+        })?;
+        return Ok(Outcome::NoDaemon);
+    };
+    let status: Status = client.call("cidfs/status").maybe("timeout", context.timeout()).send().await?.json().await?;
+    let mut value = serde_json::to_value(&status)?;
+    value["Running"] = json!(true);
+    context.print(&value, |out| {
+        writeln!(
+            out,
+            "cidfs {} (process {}) on {}, up {}, {} resident",
+            status.version,
+            status.pid,
+            status.repository.display(),
+            duration(status.uptime_seconds),
+            size(status.resident_bytes)
+        )?;
+        if status.healthy {
+            writeln!(out, "healthy")?;
+        }
+        for problem in &status.problems {
+            writeln!(out, "problem: {problem}")?;
+        }
+        if status.mounts.is_empty() {
+            return writeln!(out, "\nnothing is mounted");
+        }
+        let rows = status.mounts.iter().map(|mount| {
+            vec![
+                mount.mountpoint.display().to_string(),
+                mount.profile.clone(),
+                duration(mount.seconds),
+                mount.requests.values().sum::<u64>().to_string(),
+            ]
+        });
+        writeln!(out, "\n{}", table(&["mountpoint", "profile", "since", "requests"], rows))
+    })?;
+    Ok(if status.healthy { Outcome::Done } else { Outcome::BadNews })
+}

@@ -1,0 +1,94 @@
+//! The control API: the Kubo RPC API for what cidfs has, and `/api/v0/cidfs/…` for what kubo has not.
+//!
+//! Paths, arguments, and answers are those of kubo 0.43 (<https://docs.ipfs.tech/reference/kubo/rpc/>), so that its clients
+//! work: everything is a POST; arguments come as `arg` in the query; an answer is JSON (one value, or a value a line),
+//! or bytes. `docs/rpc.md` lists what there is and where it differs.
+//!
+//! A browser is refused, whatever page it shows: a request with an `Origin`, a `Referer`, or a browser's name in
+//! `User-Agent` gets 403. Otherwise any page that its user visits could reach a TCP address of this API.
+//!
+//! Handlers parse, call one function of a floor below, and shape its answer. What blocks runs on threads for it
+//! ([`reply::blocking`], [`reply::stream`]).
+
+pub mod cidfs;
+pub mod node;
+pub mod query;
+pub mod reply;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+use self::query::Query;
+use self::reply::ApiError;
+use super::Daemon;
+use crate::limits::API_MAX_REQUESTS;
+
+/// The whole API of `daemon`.
+pub fn router(daemon: Daemon) -> Router {
+    let places = Arc::new(Semaphore::new(API_MAX_REQUESTS));
+    let kubo = Router::new()
+        .route("/id", post(node::id))
+        .route("/version", post(node::version))
+        .route("/shutdown", post(node::shutdown))
+        .route("/cidfs/mount", post(cidfs::mount))
+        .route("/cidfs/umount", post(cidfs::umount))
+        .route("/cidfs/mounts", post(cidfs::mounts))
+        .route("/cidfs/status", post(cidfs::status))
+        .route("/cidfs/config", post(cidfs::config));
+    Router::new().nest("/api/v0", kubo).fallback(not_found).layer(from_fn_with_state(places, guard)).with_state(daemon)
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], "404 page not found\n")
+        .into_response()
+}
+
+/// Lets through what may come in, a bounded number at a time, and stops what takes longer than its client wants.
+async fn guard(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
+    if request.uri().path().starts_with("/api/") {
+        match *request.method() {
+            Method::POST => {}
+            Method::OPTIONS => return (StatusCode::NO_CONTENT, [(header::ALLOW, "OPTIONS, POST")]).into_response(),
+            _ => {
+                let allow = [(header::ALLOW, "OPTIONS, POST")];
+                return (StatusCode::METHOD_NOT_ALLOWED, allow, "405 - Method Not Allowed\n").into_response();
+            }
+        }
+    }
+    if is_browser(request.headers()) {
+        tracing::warn!(path = request.uri().path(), "refused a request that a browser sent");
+        return (StatusCode::FORBIDDEN, "403 - Forbidden\n").into_response();
+    }
+    // Closed never: the semaphore lives as long as the router.
+    let _place = places.acquire().await;
+    let (mut parts, body) = request.into_parts();
+    let timeout = match <Query as axum::extract::FromRequestParts<()>>::from_request_parts(&mut parts, &()).await {
+        Ok(query) => query.timeout(),
+        Err(error) => Err(error),
+    };
+    let request = Request::from_parts(parts, body);
+    let mut response = match timeout {
+        Err(error) => error.into_response(),
+        Ok(None) => next.run(request).await,
+        Ok(Some(timeout)) => match tokio::time::timeout(timeout, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => ApiError::timeout().into_response(),
+        },
+    };
+    let exposed = HeaderValue::from_static("X-Stream-Output, X-Chunked-Output, X-Content-Length");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_HEADERS, exposed.clone());
+    response.headers_mut().insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+    response
+}
+
+fn is_browser(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN)
+        || headers.contains_key(header::REFERER)
+        || headers.get(header::USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"Mozilla"))
+}

@@ -1,0 +1,133 @@
+//! `/api/v0/cidfs/…`: what kubo has no call for.
+
+use std::path::{Path, PathBuf};
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::query::Query;
+use super::reply::{ApiError, json as reply_json, json_response};
+use crate::config::{Raw, Setting};
+use crate::daemon::mounts::{self, MountReport};
+use crate::daemon::{Daemon, Role};
+
+/// `cidfs/mount?arg=MOUNTPOINT&options=LIST`: mounts, and answers when the mount does.
+pub async fn mount(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+    if daemon.role() == Role::Verb {
+        return Err(ApiError::new("a mount needs a daemon"));
+    }
+    let mountpoint = absolute(query.argument("mountpoint")?)?;
+    let mut options = mounts::options(daemon.config());
+    for list in query.texts("options") {
+        options.parse(list).map_err(|error| ApiError::usage(error.to_string()))?;
+    }
+    reply_json(move || Ok(daemon.mounts().mount(&daemon, &mountpoint, options)?)).await
+}
+
+/// `cidfs/umount?arg=MOUNTPOINT…` or `cidfs/umount?all=true`: unmounts, and answers with what it unmounted. What this daemon
+/// has not mounted is left out.
+pub async fn umount(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+    let paths: Vec<PathBuf> = if query.flag("all", false)? {
+        daemon.mounts().list().into_iter().map(|mount| mount.mountpoint).collect()
+    } else {
+        query.some_arguments("mountpoint")?.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?
+    };
+    reply_json(move || {
+        let mut unmounted = Vec::new();
+        for path in paths {
+            if daemon.mounts().unmount(&path)? {
+                unmounted.push(path);
+            }
+        }
+        Ok(json!({ "Unmounted": unmounted }))
+    })
+    .await
+}
+
+/// `cidfs/mounts`: what is mounted.
+pub async fn mounts(State(daemon): State<Daemon>) -> Response {
+    json_response(&json!({ "Mounts": daemon.mounts().list() }))
+}
+
+fn absolute(path: &str) -> Result<PathBuf, ApiError> {
+    let path = Path::new(path);
+    if path.is_absolute() {
+        Ok(path.to_owned())
+    } else {
+        Err(ApiError::usage("the mountpoint must be an absolute path"))
+    }
+}
+
+/// What `cidfs status` tells.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Status {
+    /// The version of the daemon.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its repository.
+    pub repository: PathBuf,
+    /// How long it has run, in seconds.
+    pub uptime_seconds: u64,
+    /// Its resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Whether it ends with its last mount.
+    pub ends_with_last_mount: bool,
+    /// Whether nothing is wrong.
+    pub healthy: bool,
+    /// What is wrong, for people.
+    pub problems: Vec<String>,
+    /// What is mounted.
+    pub mounts: Vec<MountReport>,
+}
+
+/// `cidfs/status`: what is mounted, what is cached, and whether all is well.
+pub async fn status(State(daemon): State<Daemon>) -> Result<Response, ApiError> {
+    reply_json(move || Ok(report(&daemon))).await
+}
+
+fn report(daemon: &Daemon) -> Status {
+    let problems: Vec<String> = Vec::new();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        repository: daemon.repository().path().to_owned(),
+        uptime_seconds: daemon.started().elapsed().as_secs(),
+        resident_bytes: resident_bytes(),
+        ends_with_last_mount: daemon.role() == Role::Mounts,
+        healthy: problems.is_empty(),
+        problems,
+        mounts: daemon.mounts().list(),
+    }
+}
+
+/// The resident memory of this process, in bytes; 0 where the kernel does not say.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
+}
+
+/// `cidfs/config`: the settings that this process runs with.
+pub async fn config(State(daemon): State<Daemon>) -> Response {
+    let settings: Vec<Value> = daemon.settings().iter().map(|setting| Value::Object(setting_json(setting))).collect();
+    json_response(&settings)
+}
+
+/// A setting as JSON: `Key`, `Value`, and `Source`.
+pub fn setting_json(setting: &Setting) -> Map<String, Value> {
+    let value = match &setting.value {
+        Raw::Many(texts) => json!(texts),
+        // Numbers and truth values are those that parse as such and are written bare in the file.
+        Raw::One(text) if setting.key.is_bare() => text.parse().unwrap_or_else(|_| json!(text)),
+        Raw::One(text) => json!(text),
+    };
+    let mut map = Map::new();
+    map.insert("Key".into(), json!(setting.key.path()));
+    map.insert("Value".into(), value);
+    map.insert("Source".into(), json!(setting.source.to_string()));
+    map
+}
