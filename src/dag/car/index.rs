@@ -268,7 +268,7 @@ mod tests {
             assert_eq!(index.find(code, digest).collect::<Vec<_>>(), [1, 200]);
             assert_eq!(index.find(code, &[0; 32]).count(), 0);
             let sum: u64 = index.entries().map(|entry| entry.offset).sum();
-            assert_eq!(sum, entries.iter().map(|(_, offset)| offset).sum());
+            assert_eq!(sum, entries.iter().map(|(_, offset)| offset).sum::<u64>());
         }
     }
 
