@@ -1,12 +1,14 @@
 //! The same dataset through kubo's own `ipfs mount`, where a kubo binary is given.
 //!
-//! kubo runs offline on a repository of its own, with its test profile: loopback addresses, no bootstrap, no mDNS.
+//! kubo mounts only while it is online, so it runs on a repository of its own with its test profile: loopback addresses, nobody
+//! to bootstrap from, no mDNS, and no routing. It can reach nobody.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::mount::MntFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -56,7 +58,7 @@ pub fn run(bench: &mut Bench, dataset: &Dataset, cidfs: &Cidfs, root: &str) -> R
     };
     ensure!(kubo.root == root, "kubo calls the dataset {}, and cidfs {root}", kubo.root);
     let mount = cidfs.mount("")?;
-    let sides = [Side::new("cidfs", mount.root(root)), Side::new("kubo", kubo.mountpoint.join(root))];
+    let sides = [Side::new("cidfs", mount.root(root)), Side::new("kubo", kubo.work.join(MOUNTPOINTS[0]).join(root))];
     lists_and_epochs(bench, dataset, &sides)?;
     big(bench, dataset, &sides)
 }
@@ -119,15 +121,17 @@ fn big(bench: &mut Bench, dataset: &Dataset, sides: &[Side]) -> Result<()> {
 /// A kubo daemon that has mounted; ended when dropped.
 struct Kubo {
     daemon: Child,
-    mountpoint: PathBuf,
+    work: PathBuf,
     root: String,
 }
 
+/// kubo mounts all three or none.
+const MOUNTPOINTS: [&str; 3] = ["ipfs", "ipns", "mfs"];
+
 impl Kubo {
     fn start(binary: &Path, work: &Path, dataset: &Path) -> Result<Kubo> {
-        let mountpoint = work.join("ipfs.mnt");
-        for directory in ["ipfs.mnt", "ipns.mnt", "mfs.mnt"] {
-            std::fs::create_dir_all(work.join(directory))?;
+        for name in MOUNTPOINTS {
+            std::fs::create_dir_all(work.join(name))?;
         }
         let command = || {
             let mut command = Command::new(binary);
@@ -135,12 +139,11 @@ impl Kubo {
             command
         };
         output_of(command().args(["init", "--profile=test,unixfs-v1-2025"]))?;
+        output_of(command().args(["config", "Routing.Type", "none"]))?;
         let root = output_of(command().args(["--offline", "add", "-r", "-Q"]).arg(dataset))?.trim().to_owned();
         let mut daemon = command()
-            .args(["daemon", "--offline", "--mount"])
-            .arg(format!("--mount-ipfs={}", mountpoint.display()))
-            .arg(format!("--mount-ipns={}", work.join("ipns.mnt").display()))
-            .arg(format!("--mount-mfs={}", work.join("mfs.mnt").display()))
+            .args(["daemon", "--mount"])
+            .args(MOUNTPOINTS.map(|name| format!("--mount-{name}={}", work.join(name).display())))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
@@ -165,7 +168,7 @@ impl Kubo {
         if let Some(mut errors) = daemon.stderr.take() {
             std::thread::spawn(move || std::io::copy(&mut errors, &mut std::io::sink()));
         }
-        Ok(Kubo { daemon, mountpoint, root })
+        Ok(Kubo { daemon, work: work.to_owned(), root })
     }
 }
 
@@ -174,6 +177,10 @@ impl Drop for Kubo {
         let ended = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM).is_ok() && self.daemon.wait().is_ok();
         if !ended {
             eprintln!("kubo's daemon, process {}, could not be ended", self.daemon.id());
+        }
+        for name in MOUNTPOINTS {
+            // Those that it took down itself fail here, as they should.
+            let _ = nix::mount::umount2(&self.work.join(name), MntFlags::MNT_DETACH);
         }
     }
 }
