@@ -85,7 +85,7 @@ impl Mount {
     pub fn daemon(&self) -> Result<u32> {
         let status = self.cidfs.run(["status".into(), "--json".into()])?;
         let status: serde_json::Value = serde_json::from_str(&status).context("cidfs status --json printed no JSON")?;
-        status["pid"].as_u64().map(|pid| pid as u32).context("cidfs status --json names no pid")
+        status["Pid"].as_u64().map(|pid| pid as u32).context("cidfs status --json names no Pid")
     }
 }
 
