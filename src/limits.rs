@@ -82,3 +82,7 @@ pub const IMPORT_AHEAD_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How many entries an import looks ahead: empty files cost memory too.
 pub const IMPORT_AHEAD_ENTRIES: usize = 4096;
+
+/// Levels of maps and lists in one block of dag-cbor or dag-json, as the Go implementation has it: past any real data,
+/// and a few KiB for the stack of a reader that does not recurse.
+pub const MAX_IPLD_DEPTH: usize = 1024;

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use smallvec::SmallVec;
 
 use super::hash::{Multihash, read_multihash};
+use crate::limits::MAX_IDENTITY_DIGEST_BYTES;
 
 /// Multicodec codes of the block formats that cidfs reads.
 pub mod codec {
@@ -105,7 +106,13 @@ impl Cid {
 
     /// Reads a CID that fills `bytes` exactly.
     pub fn from_bytes(bytes: &[u8]) -> Result<Cid, CidError> {
-        match Cid::read(bytes)? {
+        Cid::from_link(bytes)?.checked()
+    }
+
+    /// Reads a link of a block. It may have a digest that no block is accepted for, so that one such link does not take
+    /// the node that holds it, and all its other links, out of reach.
+    pub(crate) fn from_link(bytes: &[u8]) -> Result<Cid, CidError> {
+        match Cid::read_any(bytes)? {
             (cid, len) if len == bytes.len() => Ok(cid),
             _ => Err(CidError::Trailing),
         }
@@ -113,6 +120,16 @@ impl Cid {
 
     /// Reads the CID that `bytes` begins with, and says how many bytes it took.
     pub fn read(bytes: &[u8]) -> Result<(Cid, usize), CidError> {
+        let (cid, len) = Cid::read_any(bytes)?;
+        Ok((cid.checked()?, len))
+    }
+
+    fn checked(self) -> Result<Cid, CidError> {
+        read_multihash(self.multihash())?.check_length()?;
+        Ok(self)
+    }
+
+    fn read_any(bytes: &[u8]) -> Result<(Cid, usize), CidError> {
         let len = if bytes.starts_with(&V0_PREFIX) {
             V0_BYTES
         } else {
@@ -169,9 +186,10 @@ impl Cid {
         read_multihash(hash).map_or(&[], |parts| &hash[parts.digest_start..])
     }
 
-    /// The block itself, where the CID is an identity CID and carries it.
+    /// The block itself, where the CID is an identity CID and carries it. A link of a block may carry more than an
+    /// identity CID may hold; then there is no such block.
     pub fn identity_data(&self) -> Option<&[u8]> {
-        (self.hash_code() == 0).then(|| self.digest())
+        (self.hash_code() == 0).then(|| self.digest()).filter(|data| data.len() <= MAX_IDENTITY_DIGEST_BYTES)
     }
 
     /// The same block under a CIDv1 with this codec.
@@ -212,17 +230,24 @@ impl FromStr for Cid {
 
     /// Reads a CID as text: a CIDv0 in base58btc without a prefix, or a CIDv1 in any multibase.
     fn from_str(text: &str) -> Result<Cid, CidError> {
+        Cid::from_link_text(text)?.checked()
+    }
+}
+
+impl Cid {
+    /// As [`Cid::from_link`], for a link that is text.
+    pub(crate) fn from_link_text(text: &str) -> Result<Cid, CidError> {
         // 46 characters from "Qm" are a CIDv0, as the specification's decoding algorithm has it.
         if text.len() == 46 && text.starts_with("Qm") {
             let bytes =
                 multibase::Base::Base58Btc.decode(text).map_err(|error| CidError::Encoding(error.to_string()))?;
-            return Cid::from_bytes(&bytes);
+            return Cid::from_link(&bytes);
         }
         if text.len() < 2 {
             return Err(CidError::Encoding("too short".into()));
         }
         let (_, bytes) = multibase::decode(text).map_err(|error| CidError::Encoding(error.to_string()))?;
-        let cid = Cid::from_bytes(&bytes)?;
+        let cid = Cid::from_link(&bytes)?;
         if cid.is_v0() {
             return Err(CidError::Encoding("a CIDv0 takes no multibase prefix".into()));
         }

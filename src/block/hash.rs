@@ -27,10 +27,9 @@ impl Multihash {
 
     /// Reads a multihash that fills `bytes` exactly.
     pub fn from_bytes(bytes: &[u8]) -> Result<Multihash, CidError> {
-        match read_multihash(bytes)? {
-            parts if parts.end == bytes.len() => Ok(Multihash(SmallVec::from_slice(bytes))),
-            _ => Err(CidError::Trailing),
-        }
+        let parts = read_multihash(bytes)?;
+        parts.check_length()?;
+        if parts.end == bytes.len() { Ok(Multihash(SmallVec::from_slice(bytes))) } else { Err(CidError::Trailing) }
     }
 
     /// The binary form.
@@ -41,21 +40,28 @@ impl Multihash {
 
 /// Where the digest lies in a multihash.
 pub(super) struct MultihashParts {
+    code: u64,
     pub digest_start: usize,
     pub end: usize,
 }
 
-/// Reads the multihash that `bytes` begins with.
+impl MultihashParts {
+    /// Refuses a digest that is too long, or too short to be trusted.
+    pub fn check_length(&self) -> Result<(), CidError> {
+        check_length(self.code, self.end - self.digest_start)
+    }
+}
+
+/// Reads the multihash that `bytes` begins with, with a digest of any length.
 pub(super) fn read_multihash(bytes: &[u8]) -> Result<MultihashParts, CidError> {
     let (code, code_len) = read_varint(bytes)?;
     let (len, len_len) = read_varint(&bytes[code_len..])?;
     let len = usize::try_from(len).map_err(|_| CidError::DigestLength { code, len: usize::MAX })?;
-    check_length(code, len)?;
     let digest_start = code_len + len_len;
     if bytes.len() - digest_start < len {
         return Err(CidError::Truncated);
     }
-    Ok(MultihashParts { digest_start, end: digest_start + len })
+    Ok(MultihashParts { code, digest_start, end: digest_start + len })
 }
 
 fn check_length(code: u64, len: usize) -> Result<(), CidError> {
@@ -208,14 +214,12 @@ impl HashFunction {
         Multihash(bytes)
     }
 
-    /// Whether `data` hashes to `digest`, which may be truncated.
+    /// Whether `data` hashes to `digest`, which may be truncated, but not to less than can be trusted.
     pub(super) fn matches(self, digest: &[u8], data: &[u8]) -> bool {
-        if self == HashFunction::Identity {
-            return digest == data;
+        if check_length(self.code(), digest.len()).is_err() {
+            return false;
         }
-        self.with_digest(data, |full| {
-            full.len() >= digest.len() && !digest.is_empty() && full[..digest.len()] == *digest
-        })
+        self.with_digest(data, |full| full.get(..digest.len()) == Some(digest))
     }
 
     fn with_digest<T>(self, data: &[u8], take: impl FnOnce(&[u8]) -> T) -> T {

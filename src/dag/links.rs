@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::DagError;
+use super::ipld::Node;
 use super::pb::PbNode;
 use crate::block::{Cid, codec};
 
@@ -11,6 +12,7 @@ use crate::block::{Cid, codec};
 pub fn links(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, DagError> {
     match cid.codec() {
         codec::DAG_PB => Ok(PbNode::decode(data.clone())?.links().map(|link| link.cid).collect()),
+        codec @ (codec::DAG_CBOR | codec::DAG_JSON) => Ok(Node::decode(codec, data)?.links().collect()),
         _ => Ok(Vec::new()),
     }
 }

@@ -131,7 +131,7 @@ fn read_link(bytes: &[u8], range: Range<usize>) -> Result<PbLink<'_>, DagError> 
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Bytes(range)) if cid.is_none() && name.is_none() && tsize.is_none() => {
-                cid = Some(Cid::from_bytes(&bytes[range]).map_err(|error| fields.malformed(error.to_string()))?);
+                cid = Some(Cid::from_link(&bytes[range]).map_err(|error| fields.malformed(error.to_string()))?);
             }
             (2, Value::Bytes(range)) if name.is_none() && tsize.is_none() => name = Some(&bytes[range]),
             (3, Value::Varint(value)) if tsize.is_none() => tsize = Some(value),
