@@ -8,8 +8,8 @@
 mod cid;
 mod hash;
 
-pub(crate) use self::cid::read_varint;
 pub use self::cid::{Cid, CidError, codec};
+pub(crate) use self::cid::{read_varint, write_varint};
 pub use self::hash::{HashFunction, Multihash};
 
 use bytes::Bytes;

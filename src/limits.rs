@@ -34,6 +34,40 @@ pub const MAX_DIGEST_BYTES: usize = 64;
 /// The shortest digest that is trusted: below 160 bits a second preimage is within reach.
 pub const MIN_DIGEST_BYTES: usize = 20;
 
+/// The longest CID that a record may carry: version, codec and hash code as varints, and the widest digest.
+pub const MAX_RECORD_CID_BYTES: usize = 96;
+
+/// What one record checksum covers: what the kernel asks of a file at once is a multiple of it, so a read of a part of a
+/// large leaf reads and checks little more than that part.
+pub const CHECKSUM_PIECE_BYTES: usize = 64 * 1024;
+
+/// Records in one segment: its table is read into memory whole when it is loaded, and stays below 32 MiB.
+pub const MAX_SEGMENT_RECORDS: u32 = 1 << 18;
+
+/// The longest segment file: positions in it are 32 bits in its table.
+pub const MAX_SEGMENT_BYTES: u64 = 3 << 30;
+
+/// What an open segment holds in RAM before it writes: enough that small blocks cost no system call each.
+pub const SEGMENT_TAIL_BYTES: usize = 256 * 1024;
+
+/// Segments that wait to be sealed before a writer must wait too: it then runs at the speed of the disk.
+pub const MAX_UNSEALED_SEGMENTS: usize = 4;
+
+/// Segments whose files are open at once: two descriptors each, half of what an ordinary process may have.
+pub const MAX_OPEN_SEGMENT_FILES: usize = 256;
+
+/// Read buffers that are kept for the next reads, in bytes: a few reads of the largest block on each core.
+pub const IDLE_BUFFER_BYTES: usize = 8 << 20;
+
+/// What the database may cache of its file, in bytes: its upper pages. The rest is the kernel's.
+pub const DATABASE_CACHE_BYTES: usize = 8 << 20;
+
+/// Facts that wait in RAM for the next write to the database.
+pub const MAX_PENDING_FACTS: usize = 16 * 1024;
+
+/// The longest name of a pin or a root, in bytes: it is shown as a file's name.
+pub const MAX_ROOT_NAME_BYTES: usize = MAX_NAME_BYTES;
+
 /// Levels of directories in a path or a walk: past any real tree, and small enough for an iterative walk's stack.
 pub const MAX_DIRECTORY_DEPTH: usize = 256;
 

@@ -1,74 +1,108 @@
 //! The blocks of this machine: a RAM tier over an NVMe tier, pins, names, and what was learned of blocks.
+//!
+//! A block is kept by its multihash. [`Writer::put`] appends it to a *segment*, an append-only file that ends as a CARv2
+//! file; the *index* in RAM says where each block lies; a *table* beside each segment has the records' places and
+//! checksums. Every byte that is read from a segment is checked, so a damaged record is never served: it is dropped and
+//! counted, and [`Store::get`] says that the block is not here. Pins, names and facts are in one database.
+//!
+//! What is acknowledged survives power loss: [`Store::sync`] and [`Store::pin`] return once the blocks, the names of their
+//! files and the pin's row are flushed. Those who ask at the same time share a flush. Everything but pins, names and facts
+//! can be made again from the segments alone.
+//!
+//! The parts, from the ground up: `disk` (the seam to the filesystem), `buffer`, `append` and `table`; `segment`; `index`,
+//! `ram` and `db`; and on them `open`, `read`, `writer`, `pins`, and the background thread `keeper`.
+//!
+//! No lock is held while the disk works, except by those who append to one segment, and they are one writer and a flush.
 
+mod append;
+mod buffer;
+#[allow(dead_code)]
+mod db;
+pub mod disk;
+mod error;
+mod facts;
+mod group;
+mod health;
+#[allow(dead_code)]
+mod holds;
+#[allow(dead_code)]
+mod index;
+mod keeper;
+mod open;
 mod pins;
+#[allow(dead_code)]
+mod ram;
+mod read;
+#[allow(dead_code)]
+mod segment;
+#[allow(dead_code)]
+mod table;
+mod writer;
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
+pub use self::error::StoreError;
 pub use self::pins::{Pin, PinKind};
-use crate::block::{Block, Cid};
+pub use self::writer::Writer;
+use crate::block::Block;
 use crate::config::StoreConfig;
 
 /// The store of one repository. Cheap to clone: clones share everything. Every method may be called from any thread;
 /// those that touch the disk block their thread while they do.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
+    inner: Arc<keeper::Kept>,
 }
 
-#[derive(Default)]
-struct Inner {
-    blocks: RwLock<HashMap<Vec<u8>, Bytes>>,
-    tables: RwLock<pins::Tables>,
-}
-
-/// Why the store cannot do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The disk or the database failed.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was being done, with the file's name.
-        what: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-}
-
-/// Takes in blocks that belong together, in the order in which they will be read.
-pub struct Writer {
-    store: Store,
+/// What all clones, writers and the background thread share.
+struct Core {
+    #[allow(dead_code)]
+    dir: PathBuf,
+    config: StoreConfig,
+    shelf: Arc<segment::Shelf>,
+    index: index::Index,
+    segments: RwLock<HashMap<u32, Arc<segment::Segment>>>,
+    growth: Mutex<writer::Growth>,
+    /// Segments that are not sealed: what a flush must flush.
+    unsealed: Mutex<BTreeMap<u32, Arc<segment::Segment>>>,
+    /// Whether files were made whose names are not flushed.
+    new_names: AtomicBool,
+    flush: group::Group<()>,
+    holds: Arc<holds::Holds>,
+    ram: ram::Ram,
+    db: db::Db,
+    facts: facts::Facts,
+    /// Segments whose dead records are to be written to the database.
+    newly_dead: Mutex<HashSet<u32>>,
+    health: health::Health,
+    /// Records that were found damaged since the store was opened.
+    damaged: AtomicU64,
+    jobs: std::sync::mpsc::Sender<keeper::Job>,
+    _lock: disk::LockGuard,
 }
 
 impl Store {
-    /// Opens the store in the directory `path`, making it where there is none.
-    pub fn open(_path: &Path, _config: &StoreConfig) -> Result<Store, StoreError> {
-        Ok(Store { inner: Arc::new(Inner::default()) })
+    /// Opens the store in the directory `dir`, making it where there is none.
+    pub fn open(dir: &Path, config: &StoreConfig) -> Result<Store, StoreError> {
+        Store::open_on(Arc::new(disk::RealDisk), dir, config)
     }
 
-    /// Whether the block is here. Answered from the index in RAM, without I/O.
-    pub fn has(&self, cid: &Cid) -> bool {
-        self.inner.blocks.read().contains_key(cid.multihash())
-    }
-
-    /// The block's size in bytes, where it is here. Answered without reading the block.
-    pub fn size(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
-        Ok(self.inner.blocks.read().get(cid.multihash()).map(|data| data.len() as u64))
-    }
-
-    /// The block, from RAM or NVMe. `None` where it is not here, or its record was damaged (and is dropped).
-    pub fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
-        let data = self.inner.blocks.read().get(cid.multihash()).cloned();
-        Ok(data.map(|data| Block::from_checked_record(cid.clone(), data)))
+    /// Opens the store in the directory `dir` of a disk of the caller's.
+    pub fn open_on(disk: Arc<dyn disk::Disk>, dir: &Path, config: &StoreConfig) -> Result<Store, StoreError> {
+        Ok(Store { inner: keeper::Kept::start(disk, dir, config)? })
     }
 
     /// A writer for blocks that belong together (one root). Several may be open at once.
+    ///
+    /// What was put into a writer, or was found here already when it was put, is safe from [gc](Store::gc) and eviction
+    /// until the writer is dropped: so pin the root before dropping its writer.
     pub fn writer(&self) -> Writer {
-        Writer { store: self.clone() }
+        Writer::new(self.inner.clone())
     }
 
     /// Keeps one block. See [`Store::writer`] for many.
@@ -78,14 +112,15 @@ impl Store {
 
     /// Returns when every block that was put before the call is durable. Concurrent calls share one flush.
     pub fn sync(&self) -> Result<(), StoreError> {
-        Ok(())
+        self.inner.core().sync()
     }
-}
 
-impl Writer {
-    /// Keeps a block; one that is here already costs nothing. Not durable before [`Store::sync`] or a pin.
-    pub fn put(&mut self, block: &Block) -> Result<(), StoreError> {
-        self.store.inner.blocks.write().insert(block.cid().multihash().to_vec(), block.data().clone());
-        Ok(())
+    /// Why the store does less than it should, in words for people: empty while all is well.
+    pub fn health(&self) -> Vec<String> {
+        self.inner.core().health.troubles()
+    }
+
+    fn core(&self) -> &Core {
+        self.inner.core()
     }
 }

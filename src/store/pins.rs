@@ -1,9 +1,9 @@
 //! Pins and names: what must stay, and what the mount's root lists.
 
-use std::collections::BTreeMap;
-
+use super::db::Change;
 use super::{Store, StoreError};
 use crate::block::Cid;
+use crate::limits::MAX_ROOT_NAME_BYTES;
 
 /// What a pin keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,40 +25,59 @@ pub struct Pin {
     pub name: String,
 }
 
-#[derive(Default)]
-pub(super) struct Tables {
-    pins: BTreeMap<Cid, Pin>,
-    facts: BTreeMap<Cid, Vec<u8>>,
-}
-
 impl Store {
-    /// Pins `cid`, or changes its pin. The caller has made sure that its blocks are here. Returns once the blocks and the
-    /// pin's row are durable.
+    /// Pins `cid`, or changes its pin. The caller has made sure that its blocks are here, and [holds](Store::writer) them.
+    /// Returns once the blocks and the pin's row are durable; a pin that was refused leaves no trace.
     pub fn pin(&self, cid: &Cid, kind: PinKind, name: &str) -> Result<Pin, StoreError> {
         self.sync()?;
         let pin = Pin { cid: cid.clone(), kind, name: name.to_owned() };
-        self.inner.tables.write().pins.insert(cid.clone(), pin.clone());
+        self.core().change(Change::Pin(pin.clone()))?;
         Ok(pin)
     }
 
     /// Removes a pin; false where there was none. Durable on return.
     pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
-        Ok(self.inner.tables.write().pins.remove(cid).is_some())
+        self.core().change(Change::Unpin(cid.clone()))
     }
 
     /// All pins, in the order of their CIDs.
     pub fn pins(&self) -> Result<Vec<Pin>, StoreError> {
-        Ok(self.inner.tables.read().pins.values().cloned().collect())
+        self.core().db.pins()
     }
 
-    /// What was remembered of a block (its kind, size, mode: the tree's own encoding), so that a listing need not read it.
-    pub fn facts(&self, cid: &Cid) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.inner.tables.read().facts.get(cid).cloned())
+    /// The pin of a root, where it is one.
+    pub fn pinned(&self, cid: &Cid) -> Result<Option<Pin>, StoreError> {
+        self.core().db.pin(cid)
     }
 
-    /// Remembers facts of blocks. Not durable at once: a fact that is lost is learned again.
-    pub fn remember(&self, facts: Vec<(Cid, Vec<u8>)>) -> Result<(), StoreError> {
-        self.inner.tables.write().facts.extend(facts);
-        Ok(())
+    /// Gives a root a name, under which the mount's root lists it; a name that is taken then points here. Durable on
+    /// return. A name keeps no block: pin the root for that.
+    pub fn name(&self, name: &str, cid: &Cid) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.core().change(Change::Name(name.to_owned(), cid.clone())).map(drop)
     }
+
+    /// Removes a name; false where there was none. Durable on return.
+    pub fn unname(&self, name: &str) -> Result<bool, StoreError> {
+        self.core().change(Change::Unname(name.to_owned()))
+    }
+
+    /// All names and their roots, in the order of the names.
+    pub fn names(&self) -> Result<Vec<(String, Cid)>, StoreError> {
+        self.core().db.names()
+    }
+}
+
+/// A name is shown as a file's name, beside the CIDs.
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let why = match name {
+        "" => "it is empty",
+        "." | ".." => "it means a directory",
+        _ if name.contains('/') => "it has a /",
+        _ if name.contains('\0') => "it has a NUL",
+        _ if name.len() > MAX_ROOT_NAME_BYTES => "it is longer than 255 bytes",
+        _ if name.parse::<Cid>().is_ok() => "it is a CID",
+        _ => return Ok(()),
+    };
+    Err(StoreError::InvalidName { name: name.to_owned(), why })
 }

@@ -1,0 +1,141 @@
+//! The background thread of a store, and the store's beginning and end.
+//!
+//! The thread seals full segments, drops from the page cache what was written, and writes lazily what may be lost. When
+//! the last clone of the store is dropped, it is stopped, and everything is flushed and finished so that the next start
+//! need not hash anything.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::db::Change;
+use super::disk::Disk;
+use super::{Core, StoreError};
+use crate::config::StoreConfig;
+
+/// How long what may be lost waits to be written.
+const LAZY: Duration = Duration::from_secs(5);
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    /// Seal a full segment.
+    Seal,
+    /// Drop what is on the disk from the page cache.
+    Settle,
+    /// End.
+    Stop,
+}
+
+/// A store and its thread.
+pub(super) struct Kept {
+    core: Arc<Core>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kept {
+    /// Opens a store and starts its thread.
+    pub fn start(disk: Arc<dyn Disk>, dir: &Path, config: &StoreConfig) -> Result<Arc<Kept>, StoreError> {
+        let (jobs, incoming) = channel();
+        let core = Arc::new(Core::open(disk, dir, config, jobs)?);
+        let thread = {
+            let core = core.clone();
+            std::thread::Builder::new().name("cidfs-store".into()).spawn(move || core.keep(&incoming))
+        };
+        let thread = thread.map_err(StoreError::io("start a thread for", dir))?;
+        Ok(Arc::new(Kept { core, thread: Some(thread) }))
+    }
+
+    /// The store.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.core.jobs.send(Job::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the store's thread panicked");
+        }
+        self.core.close();
+    }
+}
+
+impl Core {
+    /// The thread.
+    fn keep(&self, jobs: &Receiver<Job>) {
+        loop {
+            match jobs.recv_timeout(LAZY) {
+                Ok(Job::Seal) => {
+                    self.seal_one();
+                }
+                Ok(Job::Settle) => self.settle(),
+                Ok(Job::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    while self.seal_one() {}
+                    self.write_lazy();
+                }
+            }
+        }
+    }
+
+    fn settle(&self) {
+        let unsealed: Vec<_> = self.unsealed.lock().values().cloned().collect();
+        for growing in unsealed.iter().filter_map(|segment| segment.growing()) {
+            growing.settle();
+        }
+    }
+
+    /// Writes what may be lost.
+    fn write_lazy(&self) {
+        for result in [self.flush_facts(), self.flush_dead()] {
+            if let Err(error) = result {
+                tracing::warn!("{error}; it is tried again");
+            }
+        }
+    }
+
+    /// Writes which records are dead, so that the next start does not take them up again.
+    pub(super) fn flush_dead(&self) -> Result<(), StoreError> {
+        let ids: Vec<u32> = self.newly_dead.lock().drain().collect();
+        let rows: Vec<(u32, Option<Vec<u8>>)> = {
+            let segments = self.segments.read();
+            let row = |id: &u32| Some((*id, Some(segments.get(id)?.dead.lock().to_bytes())));
+            ids.iter().filter_map(row).collect()
+        };
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.change(Change::Dead(rows)).map(drop).inspect_err(|_| self.newly_dead.lock().extend(ids))
+    }
+
+    /// Makes a change in the database.
+    pub(super) fn change(&self, change: Change) -> Result<bool, StoreError> {
+        self.db.change(change).inspect_err(|error| self.health.write_failed(error))
+    }
+
+    /// Flushes and finishes everything, as far as the disk lets us: what was acknowledged is durable already.
+    fn close(&self) {
+        self.write_lazy();
+        if self.health.check().is_err() {
+            return;
+        }
+        if let Err(error) = self.sync() {
+            tracing::warn!("{error}; the next start looks at what is there");
+            return;
+        }
+        let unsealed: Vec<_> = self.unsealed.lock().values().cloned().collect();
+        for segment in unsealed {
+            if let Some(growing) = segment.growing()
+                && let Err(error) = growing.finish_table(&segment)
+            {
+                let error = self.sync_failed(error);
+                tracing::warn!("{error}; the next start hashes {}", segment.path().display());
+            }
+        }
+    }
+}

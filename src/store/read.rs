@@ -1,0 +1,164 @@
+//! Finding and reading blocks.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::index::Location;
+use super::segment::{FoundEntry, Segment};
+use super::{Core, Store, StoreError};
+use crate::block::{Block, Cid};
+use crate::limits::CHECKSUM_PIECE_BYTES;
+
+/// A block's record.
+pub(super) struct Found {
+    pub segment: Arc<Segment>,
+    pub at: Location,
+    pub entry: FoundEntry,
+}
+
+/// Lookups that meet a segment in the moment of its going begin again; more often than this it is no moment.
+const RETRIES: usize = 100;
+
+impl Store {
+    /// Whether the block is here. Answered from the index and the segment's table, without reading the block.
+    pub fn has(&self, cid: &Cid) -> bool {
+        if cid.identity_data().is_some() {
+            return true;
+        }
+        self.core().find(cid.multihash()).is_ok_and(|found| found.is_some())
+    }
+
+    /// The block's size in bytes, where it is here. Answered without reading the block.
+    pub fn size(&self, cid: &Cid) -> Result<Option<u64>, StoreError> {
+        if let Some(data) = cid.identity_data() {
+            return Ok(Some(data.len() as u64));
+        }
+        let found = self.core().find(cid.multihash())?;
+        Ok(found.and_then(|found| Some(u64::from(found.entry.entry()?.data_len))))
+    }
+
+    /// The block, from RAM or NVMe. `None` where it is not here, or its record was damaged (and is dropped).
+    pub fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block));
+        }
+        let data = self.core().get(cid)?;
+        Ok(data.map(|data| Block::from_checked_record(cid.clone(), data)))
+    }
+
+    /// The bytes `range` of the block, cut where the block ends. Of a large block little more than that is read. `None`
+    /// where the block is not here, or its record was damaged (and is dropped).
+    pub fn get_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+        let core = self.core();
+        let cut = |len: usize| {
+            let end = range.end.min(len as u64) as usize;
+            (range.start as usize).min(end)..end
+        };
+        if let Some(block) = Block::from_identity(cid) {
+            return Ok(Some(block.data().slice(cut(block.data().len()))));
+        }
+        if let Some(data) = core.ram.get(cid) {
+            return Ok(Some(data.slice(cut(data.len()))));
+        }
+        let Some(found) = core.find(cid.multihash())? else { return Ok(None) };
+        let Some(entry) = found.entry.entry() else { return Ok(None) };
+        let wanted = cut(entry.data_len as usize);
+        if entry.data_len as usize <= 2 * CHECKSUM_PIECE_BYTES {
+            return Ok(core.get_found(cid, &found)?.map(|data| data.slice(wanted)));
+        }
+        match found.segment.block(&entry, wanted.start, wanted.end) {
+            Ok(Some((data, _))) => Ok(Some(data)),
+            Ok(None) => Ok(core.get_damaged(cid, &found)?.map(|data| data.slice(wanted))),
+            Err(error) => Err(core.read_failed(error)),
+        }
+    }
+}
+
+impl Core {
+    /// A block's record.
+    pub(super) fn find(&self, multihash: &[u8]) -> Result<Option<Found>, StoreError> {
+        let key = self.index.key(multihash);
+        for _ in 0..RETRIES {
+            let mut moved = false;
+            for at in self.index.candidates(key) {
+                let Some(segment) = self.segments.read().get(&at.segment).cloned() else {
+                    moved = true;
+                    continue;
+                };
+                let entry = segment.entry(at.position).map_err(|error| self.read_failed(error))?;
+                if entry.entry().is_some_and(|entry| entry.multihash() == multihash) {
+                    return Ok(Some(Found { segment, at, entry }));
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+        if let Some(data) = self.ram.get(cid) {
+            return Ok(Some(data));
+        }
+        match self.find(cid.multihash())? {
+            Some(found) => self.get_found(cid, &found),
+            None => Ok(None),
+        }
+    }
+
+    fn get_found(&self, cid: &Cid, found: &Found) -> Result<Option<Bytes>, StoreError> {
+        let Some(entry) = found.entry.entry() else { return Ok(None) };
+        match found.segment.block(&entry, 0, entry.data_len as usize) {
+            Ok(Some((data, memory))) => {
+                // A small block would hold a large buffer: it is copied out.
+                let (data, memory) =
+                    if data.len() * 2 < memory { (Bytes::copy_from_slice(&data), data.len()) } else { (data, memory) };
+                self.ram.insert(cid, data.clone(), memory);
+                Ok(Some(data))
+            }
+            Ok(None) => self.get_damaged(cid, found),
+            Err(error) => Err(self.read_failed(error)),
+        }
+    }
+
+    /// A record whose checksum is wrong is read once more and hashed: then it is either good after all (what was damaged
+    /// was the table, or the first reading), or dropped.
+    fn get_damaged(&self, cid: &Cid, found: &Found) -> Result<Option<Bytes>, StoreError> {
+        let Some(entry) = found.entry.entry() else { return Ok(None) };
+        found.segment.is_damaged.store(true, Ordering::Relaxed);
+        let data_at = u64::from(entry.offset) + u64::from(entry.head_len);
+        let read = found.segment.read(data_at, entry.data_len as usize).map_err(|error| self.read_failed(error))?;
+        if let Some((data, _)) = read
+            && let Ok(block) = Block::verify(cid.clone(), data)
+        {
+            return Ok(Some(block.into_parts().1));
+        }
+        tracing::warn!("block {cid} is damaged in {} and is dropped", found.segment.path().display());
+        self.damaged.fetch_add(1, Ordering::Relaxed);
+        self.drop_record(entry.multihash(), found, || false);
+        Ok(None)
+    }
+
+    /// Takes a record out of the index, unless `keep` says under the lock that it must stay; says whether it did. The
+    /// database learns of it later.
+    pub(super) fn drop_record(&self, multihash: &[u8], found: &Found, keep: impl FnOnce() -> bool) -> bool {
+        let Some(entry) = found.entry.entry() else { return false };
+        let removed = self.index.remove(self.index.key(multihash), found.at, keep);
+        if removed {
+            found.segment.discount(entry.data_len);
+            found.segment.dead.lock().insert(entry.ordinal);
+            self.newly_dead.lock().insert(found.at.segment);
+            self.ram.remove(multihash);
+        }
+        removed
+    }
+
+    pub(super) fn read_failed(&self, error: StoreError) -> StoreError {
+        self.health.read_failed(&error);
+        error
+    }
+}
