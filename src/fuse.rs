@@ -23,7 +23,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Runtime;
 
 pub use self::options::{MountOptions, OptionError, Profile};
 pub use self::requests::{RequestCounts, RequestKind};
@@ -107,17 +110,17 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long the threads of an aborted mount may take to end.
 const JOIN_LIMIT: Duration = Duration::from_secs(5);
 
-/// A mount that answers. Dropped, it is unmounted.
+/// A mount that answers. Dropped, it is unmounted, which may block the thread for a few seconds where files are open.
 pub struct Mount {
     mounted: Mounted,
     counts: Arc<RequestCounts>,
     shared: Arc<Shared>,
     /// Gives the result of the session when it has ended.
-    ended: Receiver<io::Result<()>>,
+    result: Receiver<Option<io::Error>>,
     /// Cancelled when the session has ended, whoever ended it.
     over: CancellationToken,
-    is_over: bool,
-    _runtime: Option<tokio::runtime::Runtime>,
+    session: Option<JoinHandle<()>>,
+    own_runtime: Option<Runtime>,
 }
 
 /// Mounts `tree` on `mountpoint`, and returns when it answers. Misses are waited for on the current tokio runtime, or on one
@@ -152,22 +155,22 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
     // Who may look inside is the kernel's to decide.
     let session = fuser::Session::from_fd(CidFs { shared: shared.clone() }, connection, fuser::SessionACL::All, config)
         .map_err(failed)?;
-    let (tell, ended) = std::sync::mpsc::channel();
+    let (tell_result, result) = std::sync::mpsc::channel();
     let over = CancellationToken::new();
-    let cancelled = over.clone().drop_guard();
-    std::thread::Builder::new()
+    let cancel_when_over = over.clone().drop_guard();
+    let session = std::thread::Builder::new()
         .name("cidfs-mount".into())
         .spawn(move || {
             // Nobody listens any more once the mount was given up.
-            let _ = tell.send(session.run());
-            drop(cancelled);
+            let _ = tell_result.send(session.run().err());
+            drop(cancel_when_over);
         })
         .map_err(failed)?;
     let mounted = Mounted::identify(path.clone()).map_err(failed)?;
     if let Err(error) = mounted.set_read_ahead(options.read_ahead_bytes) {
         tracing::info!(%error, "the kernel reads ahead 128 KiB only: more is for root to allow");
     }
-    Ok(Mount { mounted, counts, shared, ended, over, is_over: false, _runtime: own_runtime })
+    Ok(Mount { mounted, counts, shared, result, over, session: Some(session), own_runtime })
 }
 
 impl Mount {
@@ -197,21 +200,23 @@ impl Mount {
     }
 
     fn take_down(&mut self) -> io::Result<()> {
-        if self.is_over {
-            return Ok(());
-        }
-        self.is_over = true;
+        // Taken once: a mount is not taken down again when it is dropped.
+        let Some(session) = self.session.take() else { return Ok(()) };
         self.mounted.detach()?;
-        match self.ended.recv_timeout(GRACE) {
-            Ok(result) => return result,
-            Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("a thread of the mount has panicked")),
-            Err(RecvTimeoutError::Timeout) => {}
+        let mut result = self.result.recv_timeout(GRACE);
+        if matches!(result, Err(RecvTimeoutError::Timeout)) {
+            tracing::info!(path = %self.mounted.path.display(), "files are still open: ending their mount");
+            self.mounted.abort()?;
+            result = self.result.recv_timeout(JOIN_LIMIT);
         }
-        tracing::info!(path = %self.mounted.path.display(), "files are still open: ending their mount");
-        self.mounted.abort()?;
-        match self.ended.recv_timeout(JOIN_LIMIT) {
-            Ok(result) => result,
-            Err(error) => Err(io::Error::other(format!("the threads of the mount have not ended: {error}"))),
+        match result {
+            Err(RecvTimeoutError::Timeout) => Err(io::Error::other("the threads of the mount have not ended")),
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("a thread of the mount has panicked")),
+            Ok(outcome) => {
+                // It has told its result, and ends.
+                let _ = session.join();
+                outcome.map_or(Ok(()), Err)
+            }
         }
     }
 }
@@ -220,6 +225,13 @@ impl Drop for Mount {
     fn drop(&mut self) {
         if let Err(error) = self.take_down() {
             tracing::warn!(path = %self.mounted.path.display(), %error, "cannot unmount");
+        }
+        if let Some(runtime) = self.own_runtime.take() {
+            // On a thread of another runtime waiting is not allowed.
+            match tokio::runtime::Handle::try_current() {
+                Ok(_) => runtime.shutdown_background(),
+                Err(_) => runtime.shutdown_timeout(JOIN_LIMIT),
+            }
         }
     }
 }

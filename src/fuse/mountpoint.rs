@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -267,9 +267,19 @@ impl Mounted {
         }
     }
 
-    /// Ends the connection: whoever still waits in the mount gets an error. Needs fusectl, which systemd mounts.
+    /// Ends the connection: whoever still waits in the mount gets an error. The kernel offers this through fusectl, which
+    /// systemd mounts; where nobody has, root looks at it without mounting it anywhere.
     pub fn abort(&self) -> io::Result<()> {
-        std::fs::write(format!("/sys/fs/fuse/connections/{}/abort", self.device.1), b"1")
+        let name = format!("{}/abort", self.device.1);
+        match std::fs::write(Path::new("/sys/fs/fuse/connections").join(&name), b"1") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let connections = open_fusectl()?;
+                let flags = nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_CLOEXEC;
+                let file = nix::fcntl::openat(&connections, name.as_str(), flags, nix::sys::stat::Mode::empty())?;
+                File::from(file).write_all(b"1")
+            }
+            done => done,
+        }
     }
 
     /// Sets how much the kernel reads ahead in a file; only root may.
@@ -277,6 +287,32 @@ impl Mounted {
         let (major, minor) = self.device;
         std::fs::write(format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb"), (bytes / 1024).to_string())
     }
+}
+
+/// A view of fusectl that is mounted nowhere (see `man 2 fsopen`).
+fn open_fusectl() -> io::Result<OwnedFd> {
+    const CLOSE_ON_EXEC: libc::c_long = 1;
+    const FSCONFIG_CMD_CREATE: libc::c_long = 6;
+    let nothing = std::ptr::null::<libc::c_char>();
+    // SAFETY: the name is a C string that outlives the call, which makes a new descriptor.
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"fusectl".as_ptr(), CLOSE_ON_EXEC) })?;
+    // SAFETY: this command takes no key and no value.
+    let made =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, nothing, nothing, 0) };
+    if made == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: numbers only; the call makes a new descriptor.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), CLOSE_ON_EXEC, 0) })
+}
+
+/// The descriptor that a system call has just made.
+fn descriptor(returned: libc::c_long) -> io::Result<OwnedFd> {
+    if returned < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the caller has it from a system call that makes descriptors, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(returned as RawFd) })
 }
 
 #[cfg(test)]
