@@ -91,6 +91,10 @@ pub const READ_CONCURRENCY: usize = 16;
 /// Children that a listing learns of at once. Their blocks are small, and a round trip to a peer is not.
 pub const LISTING_CONCURRENCY: usize = 256;
 
+/// Shards of a HAMT that are read for one page of its listing: an honest trie has names in most of them, and one that
+/// names a few shards over and over must not keep a thread for ever.
+pub const MAX_SHARDS_PER_PAGE: usize = 4096;
+
 /// Different blocks of one file that the extended attributes count: 256 GiB in leaves of 1 MiB, and some
 /// 25 MiB to count them with.
 pub const MAX_COUNTED_BLOCKS: usize = 1 << 18;

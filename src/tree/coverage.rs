@@ -12,6 +12,9 @@ use crate::block::{Cid, codec};
 use crate::fetch::FetchError;
 use crate::limits::MAX_COUNTED_BLOCKS;
 
+/// Below this size a node is read to see what it is.
+const LARGE_LEAF_BYTES: u64 = 16 * 1024;
+
 /// How much of a file is here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -103,8 +106,8 @@ impl Seen<'_> {
             slot.insert(size);
             return Ok(Visit::Known(size));
         }
-        // A node that is as large as the content that it stands for holds the content itself.
-        if let Some(claimed) = claimed.filter(|claimed| *claimed <= size) {
+        // A large node that is as large as the content that it stands for holds the content itself: not worth reading.
+        if let Some(claimed) = claimed.filter(|claimed| (LARGE_LEAF_BYTES..=size).contains(claimed)) {
             slot.insert(claimed);
             return Ok(Visit::Known(claimed));
         }

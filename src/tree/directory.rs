@@ -19,7 +19,7 @@ use crate::block::Cid;
 use crate::dag::directory::is_valid_name;
 use crate::dag::hamt::{self, Found, Position, Shard, Slot};
 use crate::fetch::Priority;
-use crate::limits::READ_CONCURRENCY;
+use crate::limits::{MAX_SHARDS_PER_PAGE, READ_CONCURRENCY};
 
 /// What is still to come of the listing of a HAMT.
 enum Coming {
@@ -91,12 +91,24 @@ impl Tree {
         let from = if cursor < FIRST_CURSOR { Position::START } else { Position::from_u64(cursor) };
         let mut listed = Vec::new();
         let mut stack = Vec::new();
+        let mut shards = 0;
         self.push_slots(directory, root, from, &mut stack);
         while listed.len() < limit {
             match stack.pop() {
                 None => break,
                 Some(Coming::Entry(entry)) => listed.push(entry),
                 Some(Coming::Shard(cid, place)) => {
+                    shards += 1;
+                    if shards > MAX_SHARDS_PER_PAGE && listed.is_empty() {
+                        return Err(TreeError::Limit {
+                            cid: directory.clone(),
+                            what: "the number of shards without a name",
+                            limit: MAX_SHARDS_PER_PAGE as u64,
+                        });
+                    }
+                    if shards > MAX_SHARDS_PER_PAGE {
+                        break;
+                    }
                     if !self.is_local(&cid) {
                         self.want_shards(&cid, &stack).await;
                     }
@@ -125,6 +137,8 @@ impl Tree {
         let mut hidden = 0;
         for slot in shard.slots(from) {
             match slot {
+                // The slot that `from` falls into may hold the entry that `from` comes after.
+                Slot::Entry(_, position) if position < from => {}
                 Slot::Entry(link, position) if is_valid_name(link.name) => stack.push(Coming::Entry(Listed {
                     name: shard.bytes().slice_ref(link.name),
                     location: Location::new(link.cid),

@@ -3,11 +3,13 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use cidfs::block::{Block, Cid, HashFunction, codec};
 use cidfs::config::StoreConfig;
+use cidfs::dag::hamt;
 use cidfs::dag::pb::{self, PbLink};
 use cidfs::dag::unixfs::{Kind, UnixFs};
 use cidfs::fetch::Fetch;
@@ -96,6 +98,37 @@ impl Fixture {
         level.pop().unwrap_or_else(|| self.raw(b""))
     }
 
+    /// A HAMT of these entries, with shards of `fanout` slots.
+    pub fn hamt(&self, fanout: usize, entries: &[(&[u8], &Link)]) -> Link {
+        self.hamt_shard(fanout, 0, entries)
+    }
+
+    fn hamt_shard(&self, fanout: usize, consumed: u32, entries: &[(&[u8], &Link)]) -> Link {
+        let width = fanout.trailing_zeros();
+        let mut slots: BTreeMap<usize, Vec<(&[u8], &Link)>> = BTreeMap::new();
+        for (name, link) in entries {
+            let slot = hamt::hash_name(name).slot(consumed, width).expect("names of tests do not collide");
+            slots.entry(slot).or_default().push((name, link));
+        }
+        let filled: Vec<(usize, &[u8], Link)> = slots
+            .into_iter()
+            .map(|(slot, entries)| match entries[..] {
+                [(name, link)] => (slot, name, link.clone()),
+                _ => (slot, &b""[..], self.hamt_shard(fanout, consumed + width, &entries)),
+            })
+            .collect();
+        self.shard(fanout, &filled)
+    }
+
+    /// One shard with what its slots hold: a name and a link, or no name and a child shard.
+    pub fn shard(&self, fanout: usize, slots: &[(usize, &[u8], Link)]) -> Link {
+        let links = slots
+            .iter()
+            .map(|(slot, name, link)| (*slot, PbLink { cid: link.cid.clone(), name, tsize: Some(link.tsize) }));
+        let node = self.put(codec::DAG_PB, hamt::encode(fanout, links, None, None).unwrap());
+        Link { tsize: node.tsize + slots.iter().map(|(_, _, link)| link.tsize).sum::<u64>(), ..node }
+    }
+
     pub fn symlink(&self, target: &[u8]) -> Link {
         let mut unixfs = UnixFs::new(Kind::Symlink);
         unixfs.data = Some(Bytes::copy_from_slice(target));
@@ -124,4 +157,13 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// The result of a future that must be ready at its first poll, as all of the tree's are where every block is local.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(result) => result,
+        std::task::Poll::Pending => panic!("every block is local, and the tree wants to wait"),
+    }
 }
