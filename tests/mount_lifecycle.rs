@@ -107,13 +107,12 @@ fn an_open_file_does_not_hold_up_an_unmount() {
 fn a_mount_that_is_unmounted_by_hand_ends_by_itself() {
     let fixture = Fixture::new();
     let mount = fixture.mount("");
-    assert!(!mount.has_ended());
+    let over = mount.over();
+    assert!(!over.is_cancelled());
     let status = std::process::Command::new("umount").arg(fixture.mountpoint()).status().unwrap();
     assert!(status.success());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let ended = mount.ended();
-    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), ended).await }).unwrap();
-    assert!(mount.has_ended());
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), over.cancelled()).await }).unwrap();
     mount.unmount().unwrap();
 }
 
