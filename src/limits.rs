@@ -124,3 +124,12 @@ pub const IMPORT_AHEAD_ENTRIES: usize = 4096;
 /// Levels of maps and lists in one block of dag-cbor or dag-json, as the Go implementation has it: past any real data,
 /// and a few KiB for the stack of a reader that does not recurse.
 pub const MAX_IPLD_DEPTH: usize = 1024;
+
+/// The longest CID in bytes: version, codec, hash function and length as varints, and the longest digest.
+pub const MAX_CID_BYTES: usize = 1 + 9 + 9 + 2 + MAX_IDENTITY_DIGEST_BYTES;
+
+/// The longest header of a CAR: 50,000 roots, and as much as a reader holds for a block anyway.
+pub const MAX_CAR_HEADER_BYTES: usize = MAX_BLOCK_BYTES;
+
+/// The longest section of a CAR: the largest block under the longest CID.
+pub const MAX_CAR_SECTION_BYTES: usize = MAX_CID_BYTES + MAX_BLOCK_BYTES;

@@ -178,6 +178,20 @@ impl Node {
     }
 }
 
+/// The header of a CARv1, in dag-cbor.
+pub(super) fn car_header(roots: &[Cid]) -> Vec<u8> {
+    let mut out = Vec::new();
+    cbor::put(&mut out, &Value::Map(2));
+    cbor::put(&mut out, &Value::Text("roots"));
+    cbor::put(&mut out, &Value::List(roots.len() as u64));
+    for root in roots {
+        cbor::put(&mut out, &Value::Link(root.clone()));
+    }
+    cbor::put(&mut out, &Value::Text("version"));
+    cbor::put(&mut out, &Value::Integer(1));
+    out
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Container {
     List,
