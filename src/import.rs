@@ -20,6 +20,7 @@ mod node;
 mod options;
 mod pipeline;
 mod pool;
+mod query;
 mod read;
 mod sources;
 mod walk;
@@ -29,6 +30,7 @@ use std::num::NonZero;
 pub use self::error::ImportError;
 pub use self::events::{AddedEntry, Event, Progress};
 pub use self::options::{ImportOptions, Profile, SizeEstimation};
+pub use self::query::{parse_bool, parse_bytes, parse_int};
 pub use self::sources::Source;
 
 use self::ignore::Filter;

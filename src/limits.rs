@@ -133,3 +133,6 @@ pub const MAX_CAR_HEADER_BYTES: usize = MAX_BLOCK_BYTES;
 
 /// The longest section of a CAR: the largest block under the longest CID.
 pub const MAX_CAR_SECTION_BYTES: usize = MAX_CID_BYTES + MAX_BLOCK_BYTES;
+
+/// The longest name of a pin, as kubo has it.
+pub const MAX_PIN_NAME_BYTES: usize = 255;

@@ -3,7 +3,7 @@
 use super::ImportError;
 use super::layout::Put;
 use super::node::{Link, Metadata};
-use super::options::{Settings, Sharding, SizeEstimation};
+use super::options::{DEFAULT_FANOUT, Settings, Sharding, SizeEstimation};
 use crate::block::codec;
 use crate::dag::hamt;
 use crate::dag::pb::{self, PbLink};
@@ -29,11 +29,13 @@ pub(super) struct Made {
     pub sharded: bool,
 }
 
-/// Makes the node or nodes of a directory. `entries` are put into the order of their names.
+/// Makes the node or nodes of a directory. `entries` are put into the order of their names. `is_root` says that the
+/// directory is in no other one.
 pub(super) fn build(
     settings: &Settings,
     entries: &mut [Entry],
     metadata: Metadata,
+    is_root: bool,
     put: &mut Put<'_>,
 ) -> Result<Made, ImportError> {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -45,14 +47,25 @@ pub(super) fn build(
         });
     }
     let message = UnixFs { mode: metadata.mode, mtime: metadata.mtime, ..UnixFs::new(Kind::Directory) }.encode();
-    if is_sharded(&settings.sharding, entries, &message)? {
-        return shard(settings, entries, metadata, put);
+    let sharding = if is_root && metadata.is_empty() { of_root(settings.sharding) } else { settings.sharding };
+    if is_sharded(&sharding, entries, &message)? {
+        return shard(settings, sharding.fanout, entries, metadata, put);
     }
     let block = settings.cid.block(codec::DAG_PB, pb::encode(entries.iter().map(Entry::pb), Some(&message)).into())?;
     let dag_bytes = block.data().len() as u64 + entries.iter().map(|entry| entry.link.dag_bytes).sum::<u64>();
     let link = Link { cid: block.cid().clone(), file_bytes: 0, dag_bytes };
     put(block)?;
     Ok(Made { link, sharded: false })
+}
+
+/// The rules for the root. kubo's `--only-hash`, by which the vectors were made, makes the root before it looks at
+/// `--max-directory-links` and `--max-hamt-fanout`, and so the first has no hold on it. A root that holds a mode or a time
+/// is made later, by the rules of all other directories. (Without `--only-hash`, kubo 0.43 bounds the root too.)
+fn of_root(sharding: Sharding) -> Sharding {
+    if sharding.max_links == 0 {
+        return sharding;
+    }
+    Sharding { max_links: 0, fanout: DEFAULT_FANOUT, ..sharding }
 }
 
 fn is_sharded(sharding: &Sharding, entries: &[Entry], message: &[u8]) -> Result<bool, ImportError> {
@@ -79,8 +92,14 @@ fn is_sharded(sharding: &Sharding, entries: &[Entry], message: &[u8]) -> Result<
     Ok(too_many || bytes as u64 > sharding.threshold)
 }
 
-fn shard(settings: &Settings, entries: &[Entry], metadata: Metadata, put: &mut Put<'_>) -> Result<Made, ImportError> {
-    let hamt = hamt::build::Settings { fanout: settings.sharding.fanout, mode: metadata.mode, mtime: metadata.mtime };
+fn shard(
+    settings: &Settings,
+    fanout: usize,
+    entries: &[Entry],
+    metadata: Metadata,
+    put: &mut Put<'_>,
+) -> Result<Made, ImportError> {
+    let hamt = hamt::build::Settings { fanout, mode: metadata.mode, mtime: metadata.mtime };
     let root = hamt::build::build(entries.iter().map(Entry::pb), hamt, &mut |bytes| {
         let block = settings.cid.block(codec::DAG_PB, bytes.into())?;
         let cid = block.cid().clone();

@@ -12,7 +12,7 @@ use super::chunker::Chunker;
 use super::node::{CidFormat, Metadata, mtime_or_none};
 use crate::block::HashFunction;
 use crate::dag::unixfs::Mtime;
-use crate::limits::{HAMT_FANOUT_MAX, HAMT_FANOUT_MIN, MAX_IDENTITY_DIGEST_BYTES};
+use crate::limits::{HAMT_FANOUT_MAX, HAMT_FANOUT_MIN, MAX_IDENTITY_DIGEST_BYTES, MAX_PIN_NAME_BYTES};
 
 /// A named set of defaults (IPIP-499).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,11 +94,11 @@ pub struct ImportOptions {
     /// Whether the time of last change of each file, directory and symbolic link is kept.
     pub preserve_mtime: bool,
     /// A mode for every file and directory, in the bits of Go's `os.FileMode`, as kubo reads it; 0 is none.
-    pub mode: u64,
+    pub mode: u32,
     /// A time of last change for everything, in seconds since 1970; 0 is none.
     pub mtime: i64,
     /// The nanoseconds of [`ImportOptions::mtime`].
-    pub mtime_nsecs: u64,
+    pub mtime_nsecs: u32,
     /// Whether all that is added is put into one directory.
     pub wrap_with_directory: bool,
     /// Whether files and directories below the given paths are added whose names begin with a dot.
@@ -195,6 +195,9 @@ pub(super) struct Settings {
 /// kubo's bound of links in a node of a file, where the user's is not positive.
 const DEFAULT_FILE_LINKS: usize = 174;
 
+/// The slots of a shard, in every profile.
+pub(super) const DEFAULT_FANOUT: usize = 256;
+
 impl Settings {
     pub fn resolve(options: &ImportOptions) -> Result<Settings, ImportError> {
         let v1 = options.profile == Profile::UnixfsV1_2025;
@@ -214,6 +217,9 @@ impl Settings {
         if options.pin_name.is_some() && (!options.pin || options.only_hash) {
             return Err(ImportError::options("--pin-name needs a pin: leave out --pin=false and --only-hash"));
         }
+        if options.pin_name.as_ref().is_some_and(|name| name.len() > MAX_PIN_NAME_BYTES) {
+            return Err(ImportError::options(format!("--pin-name has more than {MAX_PIN_NAME_BYTES} bytes")));
+        }
         let (version, hash) = cid_format(options, v1)?;
         let raw_leaves = match options.raw_leaves {
             Some(true) if wants_metadata => {
@@ -229,7 +235,7 @@ impl Settings {
             None | Some("") => Chunker::Size(if v1 { 1 << 20 } else { 256 << 10 }),
             Some(text) => text.parse().map_err(ImportError::options::<String>)?,
         };
-        let fanout = options.max_hamt_fanout.unwrap_or(256);
+        let fanout = options.max_hamt_fanout.unwrap_or(DEFAULT_FANOUT as i64);
         let fanout = usize::try_from(fanout)
             .ok()
             .filter(|slots| slots.is_power_of_two() && (HAMT_FANOUT_MIN..=HAMT_FANOUT_MAX).contains(slots))
@@ -290,9 +296,9 @@ fn cid_format(options: &ImportOptions, v1: bool) -> Result<(u8, HashFunction), I
 impl MetadataRules {
     fn new(options: &ImportOptions) -> MetadataRules {
         let fixed_mtime = (options.mtime != 0)
-            .then(|| mtime_or_none(Mtime { seconds: options.mtime, nanoseconds: options.mtime_nsecs as u32 }))
+            .then(|| mtime_or_none(Mtime { seconds: options.mtime, nanoseconds: options.mtime_nsecs }))
             .flatten();
-        let fixed_mode = options.mode as u32;
+        let fixed_mode = options.mode;
         MetadataRules {
             preserve_mode: options.preserve_mode && fixed_mode == 0,
             preserve_mtime: options.preserve_mtime && fixed_mtime.is_none(),

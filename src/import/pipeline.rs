@@ -320,9 +320,12 @@ impl Pipeline<'_, '_> {
     fn leave(&mut self) -> Result<(), ImportError> {
         let Some(mut directory) = self.path.pop() else { return Ok(()) };
         let metadata = self.settings.metadata.directory(directory.stat.mode, directory.stat.mtime);
+        let is_root = self.path.is_empty();
         let writer = &mut self.writer;
-        let made = directory::build(self.settings, &mut directory.entries, metadata, &mut |block| put(writer, &block))
-            .map_err(|error| error.at(&directory.path))?;
+        let made = directory::build(self.settings, &mut directory.entries, metadata, is_root, &mut |block| {
+            put(writer, &block)
+        })
+        .map_err(|error| error.at(&directory.path))?;
         if made.sharded {
             // Shards list their entries in the order of the hashes of their names.
             directory.listings.sort_by_cached_key(|listing| hash_name(&listing.name));
