@@ -130,14 +130,15 @@ fn upstream_source(generator: &str, dir: &Path) -> Source {
             rest[..rest.find(|digit: char| !digit.is_ascii_digit()).unwrap()].parse().unwrap()
         };
         let (len, last) = (number("consecutive "), number("last file "));
-        let mut letters = inputs::Keystream::new(seed, u64::MAX);
+        let mut letters = vec![0; (len * (count - 1) + last).next_multiple_of(4)];
+        inputs::Keystream::new(seed, letters.len() as u64).read_exact(&mut letters).unwrap();
+        for byte in &mut letters {
+            *byte = b"abcdefghijklmnopqrstuvwxyz01234567890-_"[usize::from(*byte) % 39];
+        }
+        let letters = String::from_utf8(letters).unwrap();
         for index in 0..count {
-            let mut name = vec![0; if index + 1 == count { last } else { len }];
-            letters.read_exact(&mut name).unwrap();
-            for byte in &mut name {
-                *byte = b"abcdefghijklmnopqrstuvwxyz01234567890-_"[usize::from(*byte) % 39];
-            }
-            write(std::str::from_utf8(&name).unwrap(), "x");
+            let end = if index + 1 == count { last } else { len };
+            write(&letters[index * len..index * len + end], "x");
         }
         return Source::Path(path);
     }

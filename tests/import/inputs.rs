@@ -6,6 +6,8 @@ use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use sha2::{Digest, Sha256};
@@ -86,73 +88,24 @@ pub fn random_bytes(seed: u32, len: usize) -> Vec<u8> {
 
 /// The `ChaCha20` keystream of a key that is the SHA-256 of a seed, with a nonce of zeros, as a reader of `len` bytes.
 pub struct Keystream {
-    key: [u32; 8],
-    counter: u32,
-    block: [u8; 64],
-    used: usize,
+    stream: ChaCha20Rng,
     left: u64,
 }
 
 impl Keystream {
     pub fn new(seed: &str, len: u64) -> Keystream {
-        let digest = Sha256::digest(seed);
-        let mut key = [0; 8];
-        for (word, bytes) in key.iter_mut().zip(digest.chunks_exact(4)) {
-            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        Keystream { key, counter: 0, block: [0; 64], used: 64, left: len }
-    }
-
-    fn fill(&mut self) {
-        let mut start = [0_u32; 16];
-        start[..4].copy_from_slice(&[0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]);
-        start[4..12].copy_from_slice(&self.key);
-        start[12] = self.counter;
-        let mut state = start;
-        for _ in 0..10 {
-            for [a, b, c, d] in [
-                [0, 4, 8, 12],
-                [1, 5, 9, 13],
-                [2, 6, 10, 14],
-                [3, 7, 11, 15],
-                [0, 5, 10, 15],
-                [1, 6, 11, 12],
-                [2, 7, 8, 13],
-                [3, 4, 9, 14],
-            ] {
-                state[a] = state[a].wrapping_add(state[b]);
-                state[d] = (state[d] ^ state[a]).rotate_left(16);
-                state[c] = state[c].wrapping_add(state[d]);
-                state[b] = (state[b] ^ state[c]).rotate_left(12);
-                state[a] = state[a].wrapping_add(state[b]);
-                state[d] = (state[d] ^ state[a]).rotate_left(8);
-                state[c] = state[c].wrapping_add(state[d]);
-                state[b] = (state[b] ^ state[c]).rotate_left(7);
-            }
-        }
-        for (index, bytes) in self.block.chunks_exact_mut(4).enumerate() {
-            bytes.copy_from_slice(&state[index].wrapping_add(start[index]).to_le_bytes());
-        }
-        self.counter += 1;
-        self.used = 0;
+        Keystream { stream: ChaCha20Rng::from_seed(Sha256::digest(seed).into()), left: len }
     }
 }
 
 impl Read for Keystream {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        let mut done = 0;
-        while done < wanted {
-            if self.used == 64 {
-                self.fill();
-            }
-            let len = (wanted - done).min(64 - self.used);
-            buffer[done..done + len].copy_from_slice(&self.block[self.used..self.used + len]);
-            self.used += len;
-            done += len;
-        }
-        self.left -= done as u64;
-        Ok(done)
+        // Whole words, but at the end: the generator throws away what it gives of a word and is not asked for.
+        let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let len = if len as u64 == self.left || len < 4 { len } else { len / 4 * 4 };
+        self.stream.fill_bytes(&mut buffer[..len]);
+        self.left -= len as u64;
+        Ok(len)
     }
 }
 
