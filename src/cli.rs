@@ -13,6 +13,8 @@
 // The doc comments of arguments are the help that users read, where backticks are noise.
 #![allow(clippy::doc_markdown)]
 
+#[allow(dead_code)]
+mod add;
 mod client;
 mod config;
 mod context;

@@ -28,7 +28,7 @@ mod walk;
 use std::num::NonZero;
 
 pub use self::error::ImportError;
-pub use self::events::{AddedEntry, Event, Progress};
+pub use self::events::{AddedEntry, EntryPath, Event, KuboEvent, Progress};
 pub use self::options::{ImportOptions, Profile, SizeEstimation};
 pub use self::query::{parse_bool, parse_bytes, parse_int};
 pub use self::sources::Source;

@@ -42,7 +42,7 @@ fn a_small_tree_has_the_cid_that_kubo_gives_it() {
     let paths: Vec<_> = events
         .iter()
         .map(|event| match event {
-            Event::Added(entry) => String::from_utf8(entry.path.clone()).unwrap(),
+            Event::Added(entry) => String::from_utf8(entry.path.0.clone()).unwrap(),
             other => panic!("{other:?}"),
         })
         .collect();

@@ -80,7 +80,7 @@ fn the_generated_inputs_are_those_of_the_vectors() {
     let names: Vec<String> = sums.as_object().unwrap().keys().filter(|name| name.starts_with('f')).cloned().collect();
     all(names, |name| {
         let content = inputs::file(&name).ok_or(format!("no generator for {name}"))?;
-        let digest: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = inputs::hex(&Sha256::digest(&content));
         if sums[&name]["sha256"] == digest { Ok(()) } else { Err(format!("{name}: {digest}")) }
     });
 }
@@ -122,8 +122,8 @@ fn upstream_source(generator: &str, dir: &Path) -> Source {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     };
-    if generator.starts_with("n=") {
-        let count: usize = generator[2..].split(' ').next().unwrap().parse().unwrap();
+    if let Some(rest) = generator.strip_prefix("n=") {
+        let count: usize = rest.split(' ').next().unwrap().parse().unwrap();
         let seed = generator.split('"').nth(3).unwrap();
         let number = |after: &str| -> usize {
             let rest = &generator[generator.find(after).unwrap() + after.len()..];
@@ -195,9 +195,9 @@ fn upstream_source(generator: &str, dir: &Path) -> Source {
     }
     if generator.starts_with("empty file") || generator.starts_with("empty dir") {
         if generator.starts_with("empty file") {
-            fs::write(&path, "").unwrap()
+            fs::write(&path, "").unwrap();
         } else {
-            fs::create_dir(&path).unwrap()
+            fs::create_dir(&path).unwrap();
         }
         let (mode, seconds, nanoseconds) = described_metadata(generator);
         inputs::set_metadata(&path, mode, seconds.unwrap_or(0), nanoseconds);

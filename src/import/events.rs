@@ -9,8 +9,9 @@ use super::sources::join;
 use crate::block::Cid;
 use crate::dag::unixfs::Mtime;
 
-/// Something that happened.
+/// Something that happened. As JSON it travels from a daemon to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Event {
     /// What the scan that runs ahead has found so far.
     Totals {
@@ -22,7 +23,7 @@ pub enum Event {
     /// A part of a large file was kept.
     Progress {
         /// The file's path from its root.
-        path: Vec<u8>,
+        path: EntryPath,
         /// The bytes of it that are kept.
         bytes: u64,
     },
@@ -35,7 +36,7 @@ pub enum Event {
 pub struct AddedEntry {
     /// Its path from its root, which it begins with. Empty for the directory of `--wrap-with-directory`; the CID as text
     /// for a file without a name.
-    pub path: Vec<u8>,
+    pub path: EntryPath,
     /// Its CID.
     pub cid: Cid,
     /// The bytes of all of its blocks.
@@ -45,9 +46,104 @@ pub struct AddedEntry {
     /// Whether it is a directory.
     pub directory: bool,
     /// The mode that is stored with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<u32>,
-    /// The time of last change that is stored with it.
+    /// The time of last change that is stored with it: seconds since 1970, and nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtime: Option<(i64, u32)>,
+}
+
+/// A path of any bytes. As JSON it is a string where it is UTF-8, and a list of bytes where not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PathText", into = "PathText")]
+pub struct EntryPath(pub Vec<u8>);
+
+impl std::ops::Deref for EntryPath {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PathText {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl From<PathText> for EntryPath {
+    fn from(path: PathText) -> EntryPath {
+        match path {
+            PathText::Text(text) => EntryPath(text.into_bytes()),
+            PathText::Bytes(bytes) => EntryPath(bytes),
+        }
+    }
+}
+
+impl From<EntryPath> for PathText {
+    fn from(path: EntryPath) -> PathText {
+        String::from_utf8(path.0).map_or_else(|error| PathText::Bytes(error.into_bytes()), PathText::Text)
+    }
+}
+
+/// An event in kubo's form, as the RPC API streams it and `cidfs add --json` prints it. Fields that say nothing are
+/// left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct KuboEvent {
+    /// The entry's path, with a replacement character for what is not UTF-8.
+    pub name: String,
+    /// The CID, once the entry is complete.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hash: String,
+    /// How much of a file was read, before it is complete.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bytes: u64,
+    /// The bytes of all blocks, as text.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub size: String,
+    /// The mode in octal, with a leading 0.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mode: String,
+    /// The time of last change in seconds since 1970.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime: Option<i64>,
+    /// Its nanoseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtime_nsecs: Option<u32>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks by reference.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Event {
+    /// What kubo tells of this event: how far it has read only if `progress` is wanted.
+    pub fn to_kubo(&self, progress: bool) -> Vec<KuboEvent> {
+        let name = |path: &EntryPath| String::from_utf8_lossy(&path.0).into_owned();
+        match self {
+            Event::Progress { path, bytes } if progress => {
+                vec![KuboEvent { name: name(path), bytes: *bytes, ..KuboEvent::default() }]
+            }
+            Event::Totals { .. } | Event::Progress { .. } => Vec::new(),
+            Event::Added(entry) => {
+                let whole = KuboEvent { name: name(&entry.path), bytes: entry.file_bytes, ..KuboEvent::default() };
+                let added = KuboEvent {
+                    name: name(&entry.path),
+                    hash: entry.cid.to_string(),
+                    bytes: 0,
+                    size: entry.dag_bytes.to_string(),
+                    mode: entry.mode.map_or_else(String::new, |mode| format!("0{mode:o}")),
+                    mtime: entry.mtime.map(|(seconds, _)| seconds),
+                    mtime_nsecs: entry.mtime.map(|(_, nanoseconds)| nanoseconds).filter(|nanoseconds| *nanoseconds > 0),
+                };
+                if progress && !entry.directory { vec![whole, added] } else { vec![added] }
+            }
+        }
+    }
 }
 
 /// Takes the events of an import, on the thread that runs it.
@@ -77,7 +173,7 @@ impl<F: FnMut(Event) -> ControlFlow<()>> Progress for F {
 impl AddedEntry {
     pub(super) fn new(path: Vec<u8>, link: &Link, metadata: Metadata, directory: bool) -> AddedEntry {
         AddedEntry {
-            path,
+            path: EntryPath(path),
             cid: link.cid.clone(),
             dag_bytes: link.dag_bytes,
             file_bytes: link.file_bytes,
@@ -108,7 +204,7 @@ impl Listing {
                 let Some(child) = frame.children.next() else {
                     return path.pop().map(|frame| frame.entry);
                 };
-                let below = join(&[&frame.entry.path, &child.name]);
+                let below = join(&[&frame.entry.path.0, &child.name]);
                 path.push(Frame::new((below, child)));
             }
         })
@@ -124,5 +220,44 @@ impl Frame {
     fn new((path, listing): (Vec<u8>, Listing)) -> Frame {
         let entry = AddedEntry::new(path, &listing.link, listing.metadata, true);
         Frame { entry, children: listing.children.into_iter() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &[u8]) -> AddedEntry {
+        AddedEntry {
+            path: EntryPath(path.to_vec()),
+            cid: "bafkqaaa".parse().unwrap(),
+            dag_bytes: 7,
+            file_bytes: 3,
+            directory: false,
+            mode: Some(0o644),
+            mtime: Some((-1, 0)),
+        }
+    }
+
+    #[test]
+    fn events_travel_as_json_whatever_bytes_a_path_has() {
+        for path in [&b"a/\xff"[..], b"a/\xff\xfe", "caf\u{e9}".as_bytes(), b""] {
+            let event = Event::Added(entry(path));
+            let text = serde_json::to_string(&event).unwrap();
+            assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event, "{text}");
+        }
+    }
+
+    #[test]
+    fn kubo_is_told_what_it_tells() {
+        let text: Vec<String> = Event::Added(entry(b"d/f"))
+            .to_kubo(true)
+            .iter()
+            .map(|event| serde_json::to_string(event).unwrap())
+            .collect();
+        assert_eq!(
+            text,
+            [r#"{"Name":"d/f","Bytes":3}"#, r#"{"Name":"d/f","Hash":"bafkqaaa","Size":"7","Mode":"0644","Mtime":-1}"#]
+        );
     }
 }

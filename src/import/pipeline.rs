@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
 
-use super::events::{AddedEntry, Event, Listing, Progress};
+use super::events::{AddedEntry, EntryPath, Event, Listing, Progress};
 use super::file::{self, Built, Splitter};
 use super::layout::{Tree, leaf};
 use super::node::{Leaf, Link, Metadata, symlink_node};
@@ -361,7 +361,7 @@ impl Pipeline<'_, '_> {
         }
         growing.told += bytes;
         let (name, bytes) = (growing.name.clone(), growing.told);
-        let path = self.event_path(&name);
+        let path = EntryPath(self.event_path(&name));
         self.tell(Event::Progress { path, bytes })
     }
 

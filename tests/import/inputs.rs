@@ -1,4 +1,4 @@
-//! The inputs of the conformance vectors, made anew: the bytes of CPython's `random.Random(seed).randbytes`, ChaCha20
+//! The inputs of the conformance vectors, made anew: the bytes of `CPython`'s `random.Random(seed).randbytes`, `ChaCha20`
 //! keystreams, and the trees of files that the vectors name.
 
 use std::fs;
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 const MIB: usize = 1 << 20;
 const KIB_256: usize = 256 << 10;
 
-/// MT19937 as CPython seeds it from a whole number.
+/// MT19937 as `CPython` seeds it from a whole number.
 struct MersenneTwister {
     state: [u32; 624],
     at: usize,
@@ -161,9 +161,14 @@ pub fn set_metadata(path: &Path, mode: Option<u32>, seconds: i64, nanoseconds: i
     set_times(path, seconds, nanoseconds);
 }
 
+/// Bytes in lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
 fn hex_name(number: usize, len: usize) -> String {
     let digest = Sha256::digest(format!("name{number}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>()[..len].to_owned()
+    hex(&digest)[..len].to_owned()
 }
 
 fn small(dir: &Path) {
