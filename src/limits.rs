@@ -91,6 +91,9 @@ pub const READ_CONCURRENCY: usize = 16;
 /// Children that a listing learns of at once. Their blocks are small, and a round trip to a peer is not.
 pub const LISTING_CONCURRENCY: usize = 256;
 
+/// Blocks that are nothing but a link, in a row: nobody has a use for more than one.
+pub const MAX_LINK_HOPS: usize = 16;
+
 /// Shards of a HAMT that are read for one page of its listing: an honest trie has names in most of them, and one that
 /// names a few shards over and over must not keep a thread for ever.
 pub const MAX_SHARDS_PER_PAGE: usize = 4096;

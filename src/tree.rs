@@ -17,9 +17,11 @@ mod directory;
 mod error;
 mod file;
 mod inode;
+mod ipld;
 mod node;
 mod root;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -48,17 +50,28 @@ struct Inner {
     hidden_names: AtomicU64,
 }
 
-/// A thing in the DAG: the node that a block is.
+/// A thing in the DAG: the node that a block is, or one within it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Location {
     /// The block.
     pub cid: Cid,
+    /// The path within a block of the IPLD data model: keys and indexes with `/` between them. `None` for the whole block.
+    pub within: Option<Arc<str>>,
 }
 
 impl Location {
     /// The node that the block is.
     pub fn new(cid: Cid) -> Location {
-        Location { cid }
+        Location { cid, within: None }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.within {
+            Some(path) => write!(f, "{}/{path}", self.cid),
+            None => self.cid.fmt(f),
+        }
     }
 }
 
@@ -80,6 +93,8 @@ pub struct Listed {
     pub location: Location,
     /// The size in bytes that the link claims for the DAG below, where it does.
     pub tsize: Option<u64>,
+    /// What it is, where the directory itself says so.
+    pub attr: Option<Attr>,
     /// [`Tree::list`] from here goes on with the next name. At least [`FIRST_CURSOR`], and below 2^63.
     pub cursor: u64,
 }
@@ -138,7 +153,9 @@ impl Tree {
             return Ok(attr);
         }
         let attr = self.learn(location, priority).await?;
-        self.remember(vec![(location.cid.clone(), attr.to_facts())]);
+        if location.within.is_none() {
+            self.remember(vec![(location.cid.clone(), attr.to_facts())]);
+        }
         Ok(attr)
     }
 
@@ -148,6 +165,9 @@ impl Tree {
         let mut attrs = Vec::with_capacity(entries.len());
         for batch in entries.chunks(LISTING_CONCURRENCY) {
             let learned = batch.iter().map(|entry| async move {
+                if let Some(attr) = entry.attr {
+                    return (false, Ok(attr));
+                }
                 match self.known(&entry.location, entry.tsize) {
                     Ok(Some(attr)) => (false, Ok(attr)),
                     Ok(None) => (true, self.learn(&entry.location, Priority::Demand).await),
@@ -155,7 +175,7 @@ impl Tree {
                 }
             });
             for (entry, (is_new, attr)) in batch.iter().zip(futures::future::join_all(learned).await) {
-                if let (true, Ok(attr)) = (is_new, &attr) {
+                if let (true, None, Ok(attr)) = (is_new, &entry.location.within, &attr) {
                     facts.push((entry.location.cid.clone(), attr.to_facts()));
                 }
                 attrs.push(attr);
@@ -170,26 +190,30 @@ impl Tree {
     /// Reads up to `len` bytes from `offset` of a file; fewer only where it ends. The bytes are the block's own memory
     /// where one leaf holds them all.
     pub async fn read(&self, file: &Location, offset: u64, len: usize, priority: Priority) -> Result<Bytes, TreeError> {
-        if file.cid.codec() == codec::DAG_PB {
-            return file::read(self, &file.cid, offset, len, priority).await;
-        }
-        let block = self.fetch().get(&file.cid, priority).await?;
-        let data = block.data();
+        let (file, node) = self.settle(file, priority).await?;
+        let data = match node {
+            Some(node) => node.contents().ok_or(TreeError::IsADirectory { cid: file.cid })?,
+            None if file.cid.codec() == codec::DAG_PB => {
+                return file::read(self, &file.cid, offset, len, priority).await;
+            }
+            None => self.fetch().get(&file.cid, priority).await?.data().clone(),
+        };
         let start = offset.min(data.len() as u64) as usize;
         Ok(data.slice(start..start.saturating_add(len).min(data.len())))
     }
 
     /// The target of a symbolic link.
     pub async fn read_link(&self, link: &Location) -> Result<Bytes, TreeError> {
+        let (link, _) = self.settle(link, Priority::Demand).await?;
         if link.cid.codec() == codec::DAG_PB
             && let Node::Symlink(_, target) = &*self.node(&link.cid, Priority::Demand).await?
         {
             return Ok(target.clone());
         }
-        Err(TreeError::NotASymlink { cid: link.cid.clone() })
+        Err(TreeError::NotASymlink { cid: link.cid })
     }
 
-    /// The dag-pb block `cid`, decoded; a shard is the first of its trie.
+    /// The block `cid` of dag-pb or the data model, decoded; a shard is the first of its trie.
     async fn node(&self, cid: &Cid, priority: Priority) -> Result<Arc<Node>, TreeError> {
         self.node_at(cid, hamt::Place::ROOT, priority).await
     }
@@ -238,12 +262,17 @@ impl Tree {
     /// What can be said of `location` without reading its block.
     fn known(&self, location: &Location, tsize: Option<u64>) -> Result<Option<Attr>, TreeError> {
         let store_error = |source: StoreError| FetchError::Store { cid: location.cid.clone(), source };
-        if location.cid.codec() == codec::DAG_PB {
-            if let Some(node) = self.inner.nodes.get(&location.cid, hamt::Place::ROOT) {
-                return Ok(Some(node.attr()));
-            }
+        if location.cid.codec() == codec::DAG_PB
+            && let Some(node) = self.inner.nodes.get(&location.cid, hamt::Place::ROOT)
+        {
+            return Ok(node.attr());
+        }
+        if location.cid.codec() == codec::DAG_PB || (location.is_ipld() && location.within.is_none()) {
             let facts = self.fetch().store().facts(&location.cid).map_err(store_error)?;
             return Ok(facts.as_deref().and_then(Attr::from_facts));
+        }
+        if location.is_ipld() {
+            return Ok(None);
         }
         if let Some(data) = location.cid.identity_data() {
             return Ok(Some(Attr::raw_file(data.len() as u64)));
@@ -259,8 +288,14 @@ impl Tree {
 
     /// Reads what [`Tree::known`] does not know.
     async fn learn(&self, location: &Location, priority: Priority) -> Result<Attr, TreeError> {
-        if location.cid.codec() == codec::DAG_PB {
-            return Ok(self.node(&location.cid, priority).await?.attr());
+        let (location, node) = self.settle(location, priority).await?;
+        if let Some(node) = node {
+            return Ok(ipld::attr_of(&node));
+        }
+        if location.cid.codec() == codec::DAG_PB
+            && let Some(attr) = self.node(&location.cid, priority).await?.attr()
+        {
+            return Ok(attr);
         }
         let block = self.fetch().get(&location.cid, priority).await?;
         Ok(Attr::raw_file(block.data().len() as u64))

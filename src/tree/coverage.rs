@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
+use futures::FutureExt;
+
 use super::node::{Node, file_of};
-use super::{Location, Tree, TreeError};
+use super::{Attr, FileKind, Location, Tree, TreeError};
 use crate::block::{Cid, codec};
-use crate::fetch::FetchError;
+use crate::fetch::{FetchError, Priority};
 use crate::limits::MAX_COUNTED_BLOCKS;
 
 /// Below this size a node is read to see what it is.
@@ -28,6 +30,13 @@ impl Tree {
     /// Counts what is here of the file at `location`. A directory counts as one block without content. Blocks the thread
     /// while nodes are read.
     pub fn coverage(&self, location: &Location) -> Result<Coverage, TreeError> {
+        if location.is_ipld() {
+            let is_file = |attr: &Attr| attr.kind == FileKind::File;
+            // Ready at once, or something on the way is not here.
+            let attr = self.attr(location, None, Priority::Background).now_or_never().transpose()?;
+            let cached_bytes = attr.filter(is_file).map_or(0, |attr| attr.size);
+            return Ok(Coverage { cached_bytes, blocks: 1 });
+        }
         let mut seen = Seen { tree: self, bytes: HashMap::new() };
         let cached_bytes = match seen.visit(&location.cid, None)? {
             Visit::Known(bytes) => bytes,

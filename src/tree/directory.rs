@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use futures::future::join_all;
 
+use super::ipld;
 use super::node::Node;
 use super::{FIRST_CURSOR, Listed, Location, Tree, TreeError};
 use crate::block::Cid;
@@ -31,7 +32,11 @@ impl Tree {
     /// The next entries of `directory` after `cursor`, at most `limit` of them and none at the end. Entries come in an
     /// order that never changes.
     pub async fn list(&self, directory: &Location, cursor: u64, limit: usize) -> Result<Vec<Listed>, TreeError> {
-        let node = self.directory(directory).await?;
+        let (directory, node) = self.settle(directory, Priority::Demand).await?;
+        if let Some(node) = node {
+            return self.list_ipld(&directory, &node, cursor, limit);
+        }
+        let node = self.directory(&directory).await?;
         match &*node {
             Node::Directory(_, plain) => {
                 let first = cursor.saturating_sub(FIRST_CURSOR - 1) as usize;
@@ -41,6 +46,7 @@ impl Tree {
                         name: entry.name.clone(),
                         location: Location::new(entry.cid.clone()),
                         tsize: entry.tsize,
+                        attr: None,
                         cursor,
                     })
                     .collect())
@@ -52,11 +58,15 @@ impl Tree {
 
     /// Where `name` in `directory` leads, and the size that its link claims.
     pub(super) async fn child(&self, directory: &Location, name: &[u8]) -> Result<(Location, Option<u64>), TreeError> {
-        let node = self.directory(directory).await?;
-        let no_entry = || TreeError::no_entry(&directory.cid, name);
+        let (directory, node) = self.settle(directory, Priority::Demand).await?;
+        let no_entry = || TreeError::no_entry(&directory, name);
         if !is_valid_name(name) {
             return Err(no_entry());
         }
+        if let Some(node) = node {
+            return Ok((ipld::child_of(&directory, &node, name)?, None));
+        }
+        let node = self.directory(&directory).await?;
         match &*node {
             Node::Directory(_, plain) => {
                 let entry = plain.get(name).ok_or_else(no_entry)?;
@@ -143,6 +153,7 @@ impl Tree {
                     name: shard.bytes().slice_ref(link.name),
                     location: Location::new(link.cid),
                     tsize: link.tsize,
+                    attr: None,
                     cursor: position.next().as_u64().max(FIRST_CURSOR),
                 })),
                 Slot::Shard(cid, place) => stack.push(Coming::Shard(cid, place)),

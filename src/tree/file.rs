@@ -157,7 +157,7 @@ pub(super) async fn read(
     let root_file = match &*root {
         Node::File(_, node) => node,
         Node::Directory(..) | Node::Shard(..) => return Err(TreeError::IsADirectory { cid: file.clone() }),
-        Node::Symlink(..) => return Err(TreeError::NotAFile { cid: file.clone() }),
+        Node::Symlink(..) | Node::Ipld(_) => return Err(TreeError::NotAFile { cid: file.clone() }),
     };
     check(file, file, root_file, None)?;
     let wanted = offset..offset.saturating_add(len as u64).min(root_file.size());

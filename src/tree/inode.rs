@@ -137,6 +137,9 @@ fn hashes(parent: u64, name: &[u8], entry: &Entry) -> (u64, u64) {
         hasher.update(b"/");
     }
     hasher.update(entry.location.cid.as_bytes());
+    if let Some(path) = &entry.location.within {
+        hasher.update(path.as_bytes());
+    }
     let mut numbers = [0; 16];
     hasher.finalize_xof().fill(&mut numbers);
     let number = |range: std::ops::Range<usize>| {

@@ -13,14 +13,15 @@ use parking_lot::Mutex;
 use super::attr::Attr;
 use super::error::TreeError;
 use super::file::FileNode;
-use crate::block::{Block, Cid};
+use crate::block::{Block, Cid, codec};
 use crate::dag::directory::{Directory, DirectoryEntry};
 use crate::dag::hamt::{Place, Shard};
+use crate::dag::ipld;
 use crate::dag::pb::PbNode;
 use crate::dag::unixfs::{Kind, UnixFs};
 use crate::limits::{MAX_NODE_CACHE_BYTES, MAX_SYMLINK_BYTES};
 
-/// A dag-pb block, decoded.
+/// A block of dag-pb or the data model, decoded.
 pub(super) enum Node {
     /// A directory in one node.
     Directory(Attr, Directory),
@@ -30,12 +31,17 @@ pub(super) enum Node {
     File(Attr, FileNode),
     /// A symbolic link.
     Symlink(Attr, Bytes),
+    /// A value of the IPLD data model.
+    Ipld(ipld::Node),
 }
 
 impl Node {
-    /// Decodes a dag-pb block; `place` is where it is in its trie if it is a shard.
+    /// Decodes a block of dag-pb, dag-cbor or dag-json; `place` is where it is in its trie if it is a shard.
     pub fn decode(block: &Block, place: Place) -> Result<Node, TreeError> {
         let cid = block.cid();
+        if cid.codec() != codec::DAG_PB {
+            return ipld::Node::decode(cid.codec(), block.data()).map(Node::Ipld).map_err(TreeError::dag(cid));
+        }
         let malformed = |why: String| TreeError::dag(cid)(crate::dag::DagError::malformed("UnixFS", why));
         let node = PbNode::decode(block.data().clone()).map_err(TreeError::dag(cid))?;
         let data = node.data().ok_or_else(|| malformed("a dag-pb node without data".into()))?;
@@ -60,10 +66,13 @@ impl Node {
         })
     }
 
-    /// What a listing shows of it.
-    pub fn attr(&self) -> Attr {
+    /// What a listing shows of a dag-pb node.
+    pub fn attr(&self) -> Option<Attr> {
         match self {
-            Node::Directory(attr, _) | Node::Shard(attr, _) | Node::File(attr, _) | Node::Symlink(attr, _) => *attr,
+            Node::Directory(attr, _) | Node::Shard(attr, _) | Node::File(attr, _) | Node::Symlink(attr, _) => {
+                Some(*attr)
+            }
+            Node::Ipld(_) => None,
         }
     }
 
@@ -76,7 +85,8 @@ impl Node {
             Node::Shard(_, shard) => Some(block_len + shard.len() * size_of::<u32>() + size_of::<Shard>()),
             Node::File(_, file) if file.is_leaf() => None,
             Node::File(_, file) => Some(block_len + file.memory()),
-            Node::Symlink(..) => Some(block_len),
+            // A dag-json block is kept as CBOR of about its length.
+            Node::Symlink(..) | Node::Ipld(_) => Some(block_len),
         }
     }
 }

@@ -24,7 +24,13 @@ impl Tree {
         let mut names = Vec::new();
         for pin in self.fetch().store().pins()? {
             let name = Bytes::from(pin.cid.to_string());
-            names.push(Listed { cursor: cursor_of(&name), name, location: Location::new(pin.cid), tsize: None });
+            names.push(Listed {
+                cursor: cursor_of(&name),
+                name,
+                location: Location::new(pin.cid),
+                tsize: None,
+                attr: None,
+            });
         }
         names.retain(|listed| listed.cursor > cursor);
         names.sort_by_key(|listed| listed.cursor);

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use cidfs::block::{Block, Cid, HashFunction, codec};
 use cidfs::config::StoreConfig;
-use cidfs::dag::hamt;
 use cidfs::dag::pb::{self, PbLink};
 use cidfs::dag::unixfs::{Kind, UnixFs};
+use cidfs::dag::{hamt, ipld};
 use cidfs::fetch::Fetch;
 use cidfs::fuse::{Mount, MountOptions};
 use cidfs::store::Store;
@@ -64,6 +64,12 @@ impl Fixture {
 
     pub fn raw(&self, data: &[u8]) -> Link {
         self.put(codec::RAW, data.to_vec())
+    }
+
+    /// A block of `codec`, dag-json or dag-cbor, from the text of dag-json.
+    pub fn ipld(&self, codec: u64, json: &str) -> Link {
+        let node = ipld::Node::decode(codec::DAG_JSON, &Bytes::copy_from_slice(json.as_bytes())).unwrap();
+        self.put(codec, node.encode(codec).unwrap())
     }
 
     /// A dag-pb node with these links and this `UnixFS` message.
