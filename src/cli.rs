@@ -10,21 +10,30 @@
 //! goes to standard error. It ends with 0 when it did what was asked, 1 when it did not, 2 when it was not understood;
 //! `cidfs status` ends with 3 where no daemon runs. A reader that has seen enough (`| head`) ends it quietly.
 
-// The doc comments of arguments are the help that users read, where backticks are noise.
-#![allow(clippy::doc_markdown)]
+// The doc comments of arguments are the help that users read, where backticks are noise; and flags are truth values.
+#![allow(clippy::doc_markdown, clippy::struct_excessive_bools)]
 
-#[allow(dead_code)]
 mod add;
+mod block;
+mod cat;
 mod client;
 mod config;
 mod context;
 mod daemon;
+mod dag;
+mod get;
 mod id;
+mod init;
 mod logs;
+mod ls;
 mod mount;
+mod name;
 mod output;
+mod progress;
+mod refs;
 mod shutdown;
 mod spawn;
+mod stat;
 mod status;
 mod umount;
 mod version;
@@ -59,13 +68,24 @@ pub struct Cli {
 /// What can be done.
 #[derive(Subcommand, Debug)]
 enum Verb {
+    // Its flags are many.
+    Add(Box<add::Arguments>),
     Mount(mount::Arguments),
     #[command(visible_alias = "unmount")]
     Umount(umount::Arguments),
     Status(status::Arguments),
+    Ls(ls::Arguments),
+    Cat(cat::Arguments),
+    Get(get::Arguments),
+    Stat(stat::Arguments),
+    Name(name::Arguments),
+    Block(block::Arguments),
+    Dag(dag::Arguments),
+    Refs(refs::Arguments),
+    Config(config::Arguments),
     Daemon(daemon::Arguments),
     Shutdown(shutdown::Arguments),
-    Config(config::Arguments),
+    Init(init::Arguments),
     Id(id::Arguments),
     Version(version::Arguments),
 }
@@ -131,12 +151,23 @@ fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match verb {
+            // It has a runtime of its own, above.
             Verb::Daemon(_) => Ok(Outcome::Done),
+            Verb::Add(arguments) => add::run(&arguments, &context).await,
             Verb::Mount(arguments) => mount::run(&arguments, &context).await,
             Verb::Umount(arguments) => umount::run(&arguments, &context).await,
             Verb::Status(arguments) => status::run(&arguments, &context).await,
-            Verb::Shutdown(arguments) => shutdown::run(&arguments, &context).await,
+            Verb::Ls(arguments) => ls::run(&arguments, &context).await,
+            Verb::Cat(arguments) => cat::run(&arguments, &context).await,
+            Verb::Get(arguments) => get::run(&arguments, &context).await,
+            Verb::Stat(arguments) => stat::run(&arguments, &context).await,
+            Verb::Name(arguments) => name::run(&arguments, &context).await,
+            Verb::Block(arguments) => block::run(&arguments, &context).await,
+            Verb::Dag(arguments) => dag::run(&arguments, &context).await,
+            Verb::Refs(arguments) => refs::run(&arguments, &context).await,
             Verb::Config(arguments) => config::run(&arguments, &context).await,
+            Verb::Shutdown(arguments) => shutdown::run(&arguments, &context).await,
+            Verb::Init(arguments) => init::run(&arguments, &context),
             Verb::Id(arguments) => id::run(&arguments, &context).await,
             Verb::Version(arguments) => version::run(&arguments, &context),
         }

@@ -25,6 +25,7 @@ pub use self::server::{ServeError, serve};
 use crate::config::{Config, Settings};
 use crate::fetch::Fetch;
 use crate::store::{Store, StoreError};
+use crate::tree::Tree;
 
 /// What a process is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,20 +45,23 @@ pub struct Daemon {
 }
 
 struct Inner {
-    repository: Repository,
     settings: Settings,
     role: Role,
     started: Instant,
     store: Store,
     fetch: Fetch,
+    tree: Tree,
     mounts: mounts::Mounts,
     /// Cancelled when the daemon is told to end.
     stop: CancellationToken,
+    /// Last, so that its lock goes when nothing is in use any more.
+    repository: Repository,
 }
 
 impl Daemon {
     /// Opens the store of `repository`. Blocks while indexes are read.
     pub fn open(repository: Repository, settings: Settings, role: Role) -> Result<Daemon, StoreError> {
+        api::clean_uploads(repository.path());
         let store = Store::open(&repository.store(), &settings.config().store)?;
         let fetch = Fetch::new(store.clone());
         for warning in settings.warnings() {
@@ -68,6 +72,7 @@ impl Daemon {
             settings,
             role,
             started: Instant::now(),
+            tree: Tree::new(fetch.clone()),
             fetch,
             store,
             mounts: mounts::Mounts::default(),
@@ -109,6 +114,11 @@ impl Daemon {
     /// The way to any block.
     pub fn fetch(&self) -> &Fetch {
         &self.inner.fetch
+    }
+
+    /// The DAG as files and directories; mounts and the API share it.
+    pub fn tree(&self) -> &Tree {
+        &self.inner.tree
     }
 
     /// The mounts of this process.

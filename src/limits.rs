@@ -10,6 +10,18 @@ pub const API_STREAM_DEPTH: usize = 16;
 /// Requests that the control API works on at once; more wait their turn. Each may hold a thread.
 pub const API_MAX_REQUESTS: usize = 64;
 
+/// The bytes that the control API reads of a file at once: as many as the kernel asks for at most.
+pub const API_PIECE_BYTES: usize = 1024 * 1024;
+
+/// Links on one way down a DAG that a walk follows: past any real DAG, and small enough to keep the way in memory.
+pub const MAX_WALK_DEPTH: usize = 1024;
+
+/// Entries of a directory that the control API lists at once.
+pub const API_LISTING_ENTRIES: usize = 256;
+
+/// The head of a request to import paths, in bytes: what the longest command line comes to as JSON.
+pub const API_HEAD_BYTES: usize = 16 * 1024 * 1024;
+
 /// How long a daemon that `cidfs mount` started waits for its first mount: its starter sends it at once, or is dead.
 pub const FIRST_MOUNT_WAIT: Duration = Duration::from_secs(20);
 

@@ -7,12 +7,20 @@
 mod escape;
 mod render;
 
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use axum::body::Body;
+use bytes::Bytes;
 use clap::Args;
+use futures::StreamExt;
 
 pub use self::render::Renderer;
+use super::Outcome;
+use super::client::read;
+use super::context::Context;
+use crate::daemon::api::add::{Head, Line};
 use crate::import::ImportOptions;
 
 /// Add files and directories; the CID of the last root is printed last
@@ -285,6 +293,43 @@ impl Arguments {
         let unasked = !on(self.quiet) && !on(self.quieter) && !on(self.silent) && render::stderr_is_terminal();
         Renderer::new(lines, self.progress.unwrap_or(unasked))
     }
+}
+
+/// Adds what the arguments say, and prints it as it goes.
+pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+    let mut options = arguments.options()?;
+    if arguments.profile.is_none() {
+        options.set("profile", context.config().import.profile.word())?;
+    }
+    let mut renderer = arguments.renderer(context.json());
+    let mut head = Head { options, paths: Vec::new(), stdin: None, totals: renderer.wants_totals() };
+    for input in arguments.inputs()? {
+        match input {
+            Input::Path(path) => head.paths.push(path.into_os_string().into_vec()),
+            Input::Stdin(name) => head.stdin = Some(name),
+        }
+    }
+    let client = context.connect().await?;
+    let json = serde_json::to_vec(&head)?;
+    let call = client.call("cidfs/add").option("head-bytes", json.len().to_string());
+    let stdin = if head.stdin.is_some() { read(None).await? } else { Body::empty() };
+    let first = futures::stream::iter([Ok::<_, axum::Error>(Bytes::from(json))]);
+    let call = call.body(Body::from_stream(first.chain(stdin.into_data_stream())));
+    let reply = call.maybe("timeout", context.timeout()).send().await?;
+    let mut whole = false;
+    reply
+        .each(|line: Line| {
+            match line {
+                Line::Event(event) => renderer.event(&event)?,
+                Line::Roots(_) => whole = true,
+            }
+            Ok(())
+        })
+        .await?;
+    anyhow::ensure!(whole, "the answer broke off: nothing was pinned");
+    renderer.finish()?;
+    client.close().await?;
+    Ok(Outcome::Done)
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 //! repository's lock and opens the repository here. Where somebody else has the lock (a verb at work, a daemon that
 //! starts or ends) it waits a moment for either to change, and then says who it is.
 
-#![allow(dead_code)]
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,18 +11,21 @@ use anyhow::{Context as _, anyhow};
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, Response, header};
 use bytes::{Buf, Bytes, BytesMut};
+use futures::StreamExt;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio_util::io::ReaderStream;
 use tower::ServiceExt;
 
 use crate::config::Settings;
 use crate::daemon::api::reply::STREAM_ERROR;
+use crate::daemon::api::{self, Reach};
 use crate::daemon::repository::{RepositoryError, socket};
 use crate::daemon::server::short_socket_path;
-use crate::daemon::{Daemon, Repository, Role, api};
-use crate::limits::REPOSITORY_WAIT;
+use crate::daemon::{Daemon, Repository, Role};
+use crate::limits::{API_PIECE_BYTES, REPOSITORY_WAIT};
 
 /// A way to the control API.
 pub enum Client {
@@ -39,6 +40,7 @@ pub struct Call<'a> {
     client: &'a Client,
     path: String,
     query: String,
+    content_type: Option<String>,
     body: Body,
 }
 
@@ -81,14 +83,15 @@ impl Client {
         connect(&socket).await.ok().map(|_| Client::Socket(socket))
     }
 
-    /// Whether a daemon answers, in a process of its own.
-    pub fn is_daemon(&self) -> bool {
-        matches!(self, Client::Socket(_))
-    }
-
     /// A request for `/api/v0/<path>`.
     pub fn call(&self, path: &str) -> Call<'_> {
-        Call { client: self, path: format!("/api/v0/{path}"), query: String::new(), body: Body::empty() }
+        Call {
+            client: self,
+            path: format!("/api/v0/{path}"),
+            query: String::new(),
+            content_type: None,
+            body: Body::empty(),
+        }
     }
 
     /// Makes durable what was done, where it was done here.
@@ -96,6 +99,8 @@ impl Client {
         if let Client::Here(daemon) = self {
             let store = daemon.store().clone();
             tokio::task::spawn_blocking(move || store.sync()).await??;
+            // The lock of the repository goes with the process: threads that are still ending may use what it guards.
+            std::mem::forget(daemon);
         }
         Ok(())
     }
@@ -150,9 +155,28 @@ impl Call<'_> {
         Call { body, ..self }
     }
 
+    /// Sets the body to one file, as kubo's calls take it: what `content` brings, streamed.
+    #[must_use]
+    pub fn file(self, content: Body) -> Self {
+        // Blocks and archives do not hold this line; a body that does would be cut short, and found out by its hash.
+        let boundary = format!("cidfs-{}-{:x}", std::process::id(), std::ptr::from_ref(&self) as usize);
+        let head = format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\"\r\n\
+             Content-Type: application/octet-stream\r\n\r\n"
+        );
+        let tail = format!("\r\n--{boundary}--\r\n");
+        let frame = |text: String| futures::stream::iter([Ok::<_, axum::Error>(Bytes::from(text))]);
+        let body = Body::from_stream(frame(head).chain(content.into_data_stream()).chain(frame(tail)));
+        Call { body, content_type: Some(format!("multipart/form-data; boundary={boundary}")), ..self }
+    }
+
     /// Sends the request and waits for the head of the answer. An error of the daemon's is an error here.
     pub async fn send(self) -> anyhow::Result<Reply> {
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(kind) = &self.content_type {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        let request = request
             .method(Method::POST)
             .uri(format!("{}{}", self.path, self.query))
             .header(header::HOST, "cidfs")
@@ -162,7 +186,7 @@ impl Call<'_> {
             .context("the arguments do not fit into one request: give fewer at a time")?;
         let response = match self.client {
             Client::Here(daemon) => {
-                let response = api::router(daemon.clone()).oneshot(request).await;
+                let response = api::router(daemon.clone(), Reach::Owner).oneshot(request).await;
                 // The router answers every request.
                 response.unwrap_or_else(|never| match never {})
             }
@@ -213,13 +237,12 @@ impl Reply {
         serde_json::from_slice(&body).context("the answer cannot be read: is the daemon of another version of cidfs?")
     }
 
-    /// Hands each piece of the answer to `take` as it arrives.
-    pub async fn pieces(self, mut take: impl FnMut(Bytes) -> anyhow::Result<()>) -> anyhow::Result<()> {
-        let mut body = self.response.into_body();
-        while let Some(frame) = body.frame().await {
+    /// The next piece of the answer, `None` at its end. An answer that breaks off is an error.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        while let Some(frame) = self.response.body_mut().frame().await {
             let frame = frame.map_err(|error| anyhow!(innermost(&error)))?;
             match frame.into_data() {
-                Ok(data) => take(data)?,
+                Ok(data) => return Ok(Some(data)),
                 Err(frame) => {
                     let trailers = frame.into_trailers().unwrap_or_default();
                     if let Some(error) = trailers.get(STREAM_ERROR) {
@@ -227,6 +250,14 @@ impl Reply {
                     }
                 }
             }
+        }
+        Ok(None)
+    }
+
+    /// Hands each piece of the answer to `take` as it arrives.
+    pub async fn pieces(mut self, mut take: impl FnMut(Bytes) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        while let Some(piece) = self.next().await? {
+            take(piece)?;
         }
         Ok(())
     }
@@ -270,5 +301,16 @@ fn encode(text: &str, out: &mut String) {
         } else {
             let _ = write!(out, "%{byte:02X}");
         }
+    }
+}
+
+/// The bytes of a file, or of standard input where `path` is `-` or absent, as the body of a request.
+pub async fn read(path: Option<&Path>) -> anyhow::Result<Body> {
+    match path.filter(|path| *path != Path::new("-")) {
+        Some(path) => {
+            let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(Body::from_stream(ReaderStream::with_capacity(file, API_PIECE_BYTES)))
+        }
+        None => Ok(Body::from_stream(ReaderStream::with_capacity(tokio::io::stdin(), API_PIECE_BYTES))),
     }
 }

@@ -37,6 +37,11 @@ fn span(text: &str) -> Result<Duration, String> {
     crate::config::parse_span(text).ok_or_else(|| "a length of time is like 500ms, 60s or 5m".to_owned())
 }
 
+/// A number of bytes on the command line, with or without a unit.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    crate::config::parse_size(text).ok_or_else(|| "a number of bytes is like 1048576, 64KiB or 1MB".to_owned())
+}
+
 /// What every verb is given.
 pub struct Context {
     /// The flags that every verb takes.
@@ -106,7 +111,6 @@ impl Context {
     }
 }
 
-#[allow(dead_code)]
 /// Whether progress may be drawn: only on a terminal, never over JSON.
 pub fn shows_progress(context: &Context) -> bool {
     !context.json() && std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")

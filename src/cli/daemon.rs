@@ -74,6 +74,8 @@ fn serve_until_told(context: &Context, role: Role, ready: impl FnOnce()) -> anyh
         let repository = Repository::lock(&context.repository, &context.purpose, REPOSITORY_WAIT)?;
         let settings = context.settings.clone();
         let daemon = tokio::task::spawn_blocking(move || Daemon::open(repository, settings, role)).await??;
+        // The lock of the repository goes with the process: threads that are still ending may use what it guards.
+        std::mem::forget(daemon.clone());
         serve(daemon, ready).await?;
         anyhow::Ok(())
     });

@@ -10,13 +10,23 @@
 //! Handlers parse, call one function of a floor below, and shape its answer. What blocks runs on threads for it
 //! ([`reply::blocking`], [`reply::stream`]).
 
+pub mod add;
+pub mod block;
+mod body;
 pub mod cidfs;
+pub mod dag;
+pub mod files;
+pub mod names;
 pub mod node;
+mod path;
 pub mod query;
+pub mod refs;
 pub mod reply;
+mod time;
+mod upload;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -29,10 +39,33 @@ use self::reply::ApiError;
 use super::Daemon;
 use crate::limits::API_MAX_REQUESTS;
 
-/// The whole API of `daemon`.
-pub fn router(daemon: Daemon) -> Router {
+/// Who can reach a router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The owner of the repository: its socket, or the verb itself.
+    Owner,
+    /// Whoever reaches a TCP address. Calls that read files of this machine by their paths are left out.
+    Network,
+}
+
+/// The API of `daemon`, for those whom `reach` lets in.
+pub fn router(daemon: Daemon, reach: Reach) -> Router {
     let places = Arc::new(Semaphore::new(API_MAX_REQUESTS));
-    let kubo = Router::new()
+    let mut kubo = Router::new()
+        .route("/add", post(add::kubo))
+        .route("/block/get", post(block::get))
+        .route("/block/put", post(block::put))
+        .route("/block/stat", post(block::stat))
+        .route("/dag/get", post(dag::get))
+        .route("/dag/put", post(dag::put))
+        .route("/dag/resolve", post(dag::resolve))
+        .route("/refs", post(refs::refs))
+        .route("/cidfs/name/add", post(names::add))
+        .route("/cidfs/name/rm", post(names::rm))
+        .route("/cidfs/name/ls", post(names::ls))
+        .route("/cat", post(files::cat))
+        .route("/ls", post(files::ls))
+        .route("/get", post(files::get))
         .route("/id", post(node::id))
         .route("/version", post(node::version))
         .route("/shutdown", post(node::shutdown))
@@ -40,8 +73,22 @@ pub fn router(daemon: Daemon) -> Router {
         .route("/cidfs/umount", post(cidfs::umount))
         .route("/cidfs/mounts", post(cidfs::mounts))
         .route("/cidfs/status", post(cidfs::status))
+        .route("/cidfs/stat", post(files::stat))
         .route("/cidfs/config", post(cidfs::config));
-    Router::new().nest("/api/v0", kubo).fallback(not_found).layer(from_fn_with_state(places, guard)).with_state(daemon)
+    if reach == Reach::Owner {
+        kubo = kubo.route("/cidfs/add", post(add::local));
+    }
+    Router::new()
+        .nest("/api/v0", kubo)
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn_with_state(places, guard))
+        .with_state(daemon)
+}
+
+/// Removes what uploads of earlier processes left behind in `repository`. The caller has its lock.
+pub fn clean_uploads(repository: &std::path::Path) {
+    upload::Upload::clean(repository);
 }
 
 async fn not_found() -> Response {

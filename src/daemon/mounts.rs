@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use super::Daemon;
 use crate::config::{MountConfig, MountProfile};
 use crate::fuse::{self, MountOptions, Profile, RequestKind};
-use crate::tree::Tree;
 
 /// The mounts of a daemon.
 #[derive(Clone)]
@@ -93,7 +92,7 @@ impl Mounts {
         options: MountOptions,
     ) -> Result<MountReport, fuse::MountError> {
         let busy = Busy::new(&self.busy);
-        let mount = fuse::mount(mountpoint, Tree::new(daemon.fetch().clone()), &options)?;
+        let mount = fuse::mount(mountpoint, daemon.tree().clone(), &options)?;
         let path = mount.path().to_owned();
         let over = mount.over();
         let mounted = Mounted { mount, options, since: Instant::now() };

@@ -17,7 +17,8 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use super::{Daemon, Role, api};
+use super::api::{self, Reach};
+use super::{Daemon, Role};
 use crate::limits::{FIRST_MOUNT_WAIT, SHUTDOWN_GRACE};
 
 /// Why a daemon cannot serve.
@@ -42,7 +43,6 @@ pub enum ServeError {
 /// Serves the API until the daemon is told to end, then ends it in order. `ready` is called once requests are taken.
 pub async fn serve(daemon: Daemon, ready: impl FnOnce()) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
-    let router = api::router(daemon.clone());
     let mut servers = JoinSet::new();
 
     let socket = daemon.repository().socket();
@@ -50,7 +50,9 @@ pub async fn serve(daemon: Daemon, ready: impl FnOnce()) -> Result<(), ServeErro
         bind_unix(&socket).map_err(|source| ServeError::Listen { address: socket.display().to_string(), source })?;
     let stop = daemon.stopping().clone();
     servers.spawn(
-        axum::serve(listener, router.clone()).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future(),
+        axum::serve(listener, api::router(daemon.clone(), Reach::Owner))
+            .with_graceful_shutdown(stop.clone().cancelled_owned())
+            .into_future(),
     );
     for address in &daemon.config().api.listen {
         let listener = TcpListener::bind(address)
@@ -62,7 +64,8 @@ pub async fn serve(daemon: Daemon, ready: impl FnOnce()) -> Result<(), ServeErro
         // Port 0 is the system's choice: say which one it was.
         let shown = listener.local_addr().map_or_else(|_| address.clone(), |address| address.to_string());
         tracing::info!(address = shown, "the Kubo RPC API is served on TCP");
-        let served = axum::serve(listener, router.clone()).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let router = api::router(daemon.clone(), Reach::Network);
+        let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         servers.spawn(served.into_future());
     }
     notify_supervisor("READY=1");

@@ -9,7 +9,6 @@ use axum::extract::{FromRequestParts, Query as Pairs};
 use axum::http::request::Parts;
 
 use super::reply::ApiError;
-use crate::block::Cid;
 
 /// The arguments and options of one request.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +57,11 @@ impl Query {
         self.options.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
     }
 
+    /// Every option, in order.
+    pub fn options(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.options.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Whether the option stands in the query.
     pub fn has(&self, name: &str) -> bool {
         self.text(name).is_some()
@@ -96,18 +100,4 @@ impl Query {
 
 fn missing(what: &str) -> ApiError {
     ApiError::usage(format!("argument {what:?} is required"))
-}
-
-/// The CID that a text names: the CID itself, or `/ipfs/<cid>` (or `/ipld/<cid>`) with no path behind it.
-pub fn cid(text: &str) -> Result<Cid, ApiError> {
-    let name =
-        text.strip_prefix("/ipfs/").or_else(|| text.strip_prefix("/ipld/")).unwrap_or(text).trim_end_matches('/');
-    name.parse().map_err(|error| ApiError::new(format!("invalid CID {text:?}: {error}")))
-}
-
-/// A path in its plain form `<cid>/a/b`: without `/ipfs/`, and without slashes around.
-pub fn path(text: &str) -> String {
-    let text = text.strip_prefix("ipfs://").unwrap_or(text);
-    let text = text.strip_prefix("/ipfs/").or_else(|| text.strip_prefix("/ipld/")).unwrap_or(text);
-    text.trim_matches('/').to_owned()
 }

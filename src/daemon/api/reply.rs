@@ -169,6 +169,8 @@ pub enum Stream {
     Text,
     /// A tar file.
     Tar,
+    /// Something compressed.
+    Gzip,
     /// A CAR file.
     Car,
     /// A block.
@@ -202,6 +204,14 @@ pub async fn stream<F>(kind: Stream, caller: Caller, work: F) -> Result<Response
 where
     F: FnOnce(&Emit) -> Result<(), ApiError> + Send + 'static,
 {
+    stream_of(kind, None, caller, work).await
+}
+
+/// [`stream`], of a known number of bytes.
+pub async fn stream_of<F>(kind: Stream, length: Option<u64>, caller: Caller, work: F) -> Result<Response, ApiError>
+where
+    F: FnOnce(&Emit) -> Result<(), ApiError> + Send + 'static,
+{
     let (sender, mut receiver) = mpsc::channel(API_STREAM_DEPTH);
     let emit = Emit { sender, deadline: caller.deadline };
     let finished = Arc::new(AtomicBool::new(false));
@@ -225,12 +235,16 @@ where
         Stream::Json => ("application/json", "x-chunked-output"),
         Stream::Text => ("text/plain", "x-stream-output"),
         Stream::Tar => ("application/x-tar", "x-stream-output"),
+        Stream::Gzip => ("application/gzip", "x-stream-output"),
         Stream::Car => ("application/vnd.ipld.car", "x-stream-output"),
         Stream::Block => ("application/vnd.ipld.raw", "x-stream-output"),
     };
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(content));
     out.insert(HeaderName::from_static(marker), HeaderValue::from_static("1"));
+    if let Some(length) = length {
+        out.insert(HeaderName::from_static("x-content-length"), HeaderValue::from(length));
+    }
     out.insert(header::TRAILER, HeaderValue::from_static("X-Stream-Error"));
     Ok(response)
 }

@@ -1,0 +1,188 @@
+//! `block/get`, `block/put`, `block/stat`: single blocks.
+
+use axum::extract::{Multipart, State};
+use axum::response::Response;
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use super::path;
+use super::query::Query;
+use super::reply::{ApiError, Caller, Stream, stream};
+use crate::block::{Block, Cid, HashFunction, Multihash, codec};
+use crate::daemon::Daemon;
+use crate::fetch::Priority;
+use crate::limits::MAX_BLOCK_BYTES;
+use crate::store::PinKind;
+
+/// A block's name and size, as kubo has them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BlockStat {
+    /// The CID.
+    pub key: String,
+    /// The size in bytes.
+    pub size: u64,
+}
+
+impl BlockStat {
+    fn of(block: &Block) -> BlockStat {
+        BlockStat { key: block.cid().to_string(), size: block.data().len() as u64 }
+    }
+}
+
+/// The block at a path.
+fn block(daemon: &Daemon, text: &str) -> Result<Block, ApiError> {
+    let cid = path::cid(daemon, text)?;
+    Ok(Handle::current().block_on(daemon.fetch().get(&cid, Priority::Demand))?)
+}
+
+/// `block/stat?arg=CID`.
+pub async fn stat(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+    let text = query.argument("cid")?.to_owned();
+    super::reply::json(move || Ok(BlockStat::of(&block(&daemon, &text)?))).await
+}
+
+/// `block/get?arg=CID`: the block's bytes.
+pub async fn get(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
+    let text = query.argument("cid")?.to_owned();
+    stream(Stream::Block, caller, move |emit| emit.bytes(block(&daemon, &text)?.data().clone())).await
+}
+
+/// How the CIDs of blocks are made that clients bring.
+#[derive(Clone, Copy, Debug)]
+pub struct Naming {
+    /// Whether it is a CIDv0.
+    pub v0: bool,
+    /// The codec of a CIDv1.
+    pub codec: u64,
+    /// The hash function.
+    pub hash: HashFunction,
+    /// How many bytes of the digest are kept; all where it is `None`.
+    pub length: Option<usize>,
+}
+
+impl Naming {
+    /// What `block/put` is asked for.
+    fn of_block_put(query: &Query) -> Result<Naming, ApiError> {
+        let format = query.text("format").filter(|format| !format.is_empty());
+        let codec_name = query.text("cid-codec").filter(|name| !name.is_empty());
+        if format.is_some() && codec_name.is_some_and(|name| name != "raw") {
+            return Err(ApiError::new(
+                "unable to use \"format\" (deprecated) and a custom \"cid-codec\" at the same time",
+            ));
+        }
+        // The old option has names of its own for two codecs.
+        let name = match format {
+            Some("v0" | "protobuf") => "dag-pb",
+            Some("cbor") => "dag-cbor",
+            Some(format) => format,
+            None => codec_name.unwrap_or("raw"),
+        };
+        let codec = codec::from_name(name).ok_or_else(|| ApiError::new(format!("unknown multicodec: {name:?}")))?;
+        Naming { v0: format == Some("v0"), codec, hash: hash(query.text("mhtype"))?, length: length(query)? }.checked()
+    }
+
+    /// The same where it can name anything: a CIDv0 has one form only.
+    pub fn checked(self) -> Result<Naming, ApiError> {
+        let whole = self.length.is_none_or(|length| length == self.hash.digest_bytes());
+        if self.v0 && !(self.hash == HashFunction::Sha2_256 && whole) {
+            return Err(ApiError::new("a CIDv0 (format=v0) is of a whole sha2-256 digest only"));
+        }
+        Ok(self)
+    }
+
+    /// Names `data`.
+    pub fn block(self, data: Bytes) -> Result<Block, ApiError> {
+        if data.len() > MAX_BLOCK_BYTES {
+            return Err(too_large());
+        }
+        let hash = self.hash.digest(&data);
+        if self.v0 {
+            return Ok(Block::new_v0(data));
+        }
+        let Some(length) = self.length else { return Ok(Block::new(self.codec, self.hash, data)) };
+        let whole = Cid::new_v1(self.codec, &hash);
+        let digest = whole
+            .digest()
+            .get(..length)
+            .ok_or_else(|| ApiError::new(format!("mhlen={length}: the hash function has fewer bytes")))?;
+        let cut = Multihash::wrap(self.hash.code(), digest)?;
+        Ok(Block::verify(Cid::new_v1(self.codec, &cut), data)?)
+    }
+}
+
+/// The hash function by its multicodec name; sha2-256 where none is given.
+pub fn hash(name: Option<&str>) -> Result<HashFunction, ApiError> {
+    match name.filter(|name| !name.is_empty()) {
+        None => Ok(HashFunction::Sha2_256),
+        Some(name) => HashFunction::from_name(name)
+            .ok_or_else(|| ApiError::new(format!("unrecognized multihash function: {name}"))),
+    }
+}
+
+fn length(query: &Query) -> Result<Option<usize>, ApiError> {
+    Ok(query.number::<i64>("mhlen")?.and_then(|length| usize::try_from(length).ok()))
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(format!(
+        "produced block is over 2MiB: big blocks can't be exchanged with other peers \
+         (a block has at most {MAX_BLOCK_BYTES} bytes)"
+    ))
+}
+
+/// `block/put?cid-codec=NAME&mhtype=NAME&mhlen=N&pin=BOOL`: keeps each file of the request as a block.
+pub async fn put(
+    State(daemon): State<Daemon>,
+    query: Query,
+    caller: Caller,
+    multipart: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Result<Response, ApiError> {
+    let naming = Naming::of_block_put(&query)?;
+    let pin = query.flag("pin", false)?;
+    let mut multipart = multipart.map_err(|_| ApiError::usage("file argument 'data' is required"))?;
+    let runtime = Handle::current();
+    stream(Stream::Json, caller, move |emit| {
+        let mut writer = daemon.store().writer();
+        let mut any = false;
+        while let Some(field) = runtime.block_on(multipart.next_field())? {
+            any = true;
+            let block = naming.block(runtime.block_on(gather(field, MAX_BLOCK_BYTES))?)?;
+            writer.put(&block)?;
+            if pin {
+                daemon.store().pin(block.cid(), PinKind::Recursive, "")?;
+            }
+            emit.json(&BlockStat::of(&block))?;
+        }
+        if !any {
+            return Err(ApiError::usage("file argument 'data' is required"));
+        }
+        Ok(daemon.store().sync()?)
+    })
+    .await
+}
+
+/// The bytes of a part, of which there may be `limit`.
+pub async fn gather(mut field: axum::extract::multipart::Field<'_>, limit: usize) -> Result<Bytes, ApiError> {
+    let mut data = BytesMut::new();
+    while let Some(piece) = field.chunk().await? {
+        if data.len() + piece.len() > limit {
+            return Err(too_large());
+        }
+        data.extend_from_slice(&piece);
+    }
+    Ok(data.freeze())
+}
+
+/// A block that was removed, or why it was not, as kubo tells it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Removed {
+    /// The CID.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hash: String,
+    /// Why it is still here.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
