@@ -10,46 +10,52 @@
 //! can be made again from the segments alone.
 //!
 //! The parts, from the ground up: `disk` (the seam to the filesystem), `buffer`, `append` and `table`; `segment`; `index`,
-//! `ram` and `db`; and on them `open`, `read`, `writer`, `pins`, and the background thread `keeper`.
+//! `ram` and `db`; on them `open`, `read`, `writer` and `pins`; what removes and moves blocks (`live`, `gc`, `evict`, `compact`)
+//! and what looks after them (`verify`, `stat`, and the background thread `keeper`).
 //!
 //! No lock is held while the disk works, except by those who append to one segment, and they are one writer and a flush.
 
 mod append;
 mod buffer;
-#[allow(dead_code)]
+mod compact;
 mod db;
 pub mod disk;
 mod error;
+mod evict;
 mod facts;
+mod gc;
 mod group;
 mod health;
-#[allow(dead_code)]
 mod holds;
-#[allow(dead_code)]
 mod index;
 mod keeper;
+mod live;
 mod open;
 mod pins;
-#[allow(dead_code)]
 mod ram;
 mod read;
-#[allow(dead_code)]
+mod roots;
 mod segment;
-#[allow(dead_code)]
+mod stat;
 mod table;
+mod verify;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
 pub use self::error::StoreError;
+pub use self::gc::{GcProgress, GcReport, GcSink};
 pub use self::pins::{Pin, PinKind};
+pub use self::stat::{Blocks, Stat};
+pub use self::verify::{Damaged, IncompletePin, VerifyProgress, VerifyReport, VerifySink};
 pub use self::writer::Writer;
-use crate::block::Block;
+use crate::block::{Block, Cid};
 use crate::config::StoreConfig;
 
 /// The store of one repository. Cheap to clone: clones share everything. Every method may be called from any thread;
@@ -61,8 +67,6 @@ pub struct Store {
 
 /// What all clones, writers and the background thread share.
 struct Core {
-    #[allow(dead_code)]
-    dir: PathBuf,
     config: StoreConfig,
     shelf: Arc<segment::Shelf>,
     index: index::Index,
@@ -77,6 +81,11 @@ struct Core {
     ram: ram::Ram,
     db: db::Db,
     facts: facts::Facts,
+    roots: roots::Roots,
+    /// Held by the one who removes or moves records.
+    maintenance: Mutex<()>,
+    /// When eviction last found nothing to evict.
+    futile_eviction: Mutex<Option<Instant>>,
     /// Segments whose dead records are to be written to the database.
     newly_dead: Mutex<HashSet<u32>>,
     health: health::Health,
@@ -102,7 +111,13 @@ impl Store {
     /// What was put into a writer, or was found here already when it was put, is safe from [gc](Store::gc) and eviction
     /// until the writer is dropped: so pin the root before dropping its writer.
     pub fn writer(&self) -> Writer {
-        Writer::new(self.inner.clone())
+        Writer::new(self.inner.clone(), None)
+    }
+
+    /// A writer for blocks that are fetched for `root` and can be fetched again: they are evicted with it. Where nothing but
+    /// this root's own blocks could make room, a put fails with [`StoreError::Full`], and the block is better not kept.
+    pub fn writer_for(&self, root: &Cid) -> Writer {
+        Writer::new(self.inner.clone(), Some(root))
     }
 
     /// Keeps one block. See [`Store::writer`] for many.

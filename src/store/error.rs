@@ -85,6 +85,26 @@ pub enum StoreError {
         /// Which rule it breaks.
         why: &'static str,
     },
+    /// A pin lacks a node, and what hangs below it cannot be told from what nobody needs.
+    #[error(
+        "nothing is removed, since {missing}, which the pin {pin} needs, is not here: what hangs below it would be lost. Fetch \
+         it or add it again, or remove the pin"
+    )]
+    IncompletePin {
+        /// The pin's root.
+        pin: Box<Cid>,
+        /// The node.
+        missing: Box<Cid>,
+    },
+    /// A writer put the block, or found it here, and has not ended yet.
+    #[error("block {cid} is in use by an add or a pin that has not ended: try again when it has")]
+    Held {
+        /// The block.
+        cid: Box<Cid>,
+    },
+    /// The caller ended what it had asked for.
+    #[error("stopped")]
+    Stopped,
     /// The block is needed by a pin.
     #[error("block {cid} is pinned: {pin} needs it")]
     Pinned {

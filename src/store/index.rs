@@ -65,12 +65,6 @@ impl Index {
         collect(&self.shard(key).read(), key.fingerprint)
     }
 
-    /// Whether nothing can be the block.
-    pub fn lacks(&self, key: Key) -> bool {
-        let shard = self.shard(key).read();
-        shard.find(spread(key.fingerprint), |slot| slot.fingerprint == key.fingerprint).is_none()
-    }
-
     /// Adds an entry if the candidates of its key are still `seen`; says whether it did.
     pub fn insert(&self, key: Key, seen: &Candidates, at: Location) -> bool {
         let mut shard = self.shard(key).write();

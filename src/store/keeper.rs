@@ -6,12 +6,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::db::Change;
 use super::disk::Disk;
+use super::segment::Segment;
 use super::{Core, StoreError};
 use crate::config::StoreConfig;
 
@@ -78,6 +80,7 @@ impl Core {
                 Err(RecvTimeoutError::Timeout) => {
                     while self.seal_one() {}
                     self.write_lazy();
+                    self.keep_budgets();
                 }
             }
         }
@@ -102,15 +105,38 @@ impl Core {
     /// Writes which records are dead, so that the next start does not take them up again.
     pub(super) fn flush_dead(&self) -> Result<(), StoreError> {
         let ids: Vec<u32> = self.newly_dead.lock().drain().collect();
-        let rows: Vec<(u32, Option<Vec<u8>>)> = {
-            let segments = self.segments.read();
-            let row = |id: &u32| Some((*id, Some(segments.get(id)?.dead.lock().to_bytes())));
-            ids.iter().filter_map(row).collect()
-        };
-        if rows.is_empty() {
+        if ids.is_empty() {
             return Ok(());
         }
-        self.change(Change::Dead(rows)).map(drop).inspect_err(|_| self.newly_dead.lock().extend(ids))
+        let (mut dead, mut gone) = (Vec::new(), Vec::new());
+        {
+            let segments = self.segments.read();
+            for id in &ids {
+                let bits = segments.get(id).map(|segment| segment.dead.lock().to_bytes());
+                gone.extend(bits.is_none().then_some((*id, None)));
+                dead.push((*id, bits));
+            }
+        }
+        let written = self.change(Change::Dead(dead)).and_then(|_| self.change(Change::Runs(gone)));
+        written.map(drop).inspect_err(|_| self.newly_dead.lock().extend(ids))
+    }
+
+    /// Writes whose the blocks are and when they were used last, for the next start.
+    fn write_uses(&self) -> Result<(), StoreError> {
+        let row = |segment: &Arc<Segment>| {
+            let last_use = segment.last_use.load(Ordering::Relaxed);
+            (segment.id, Some(segment.runs.lock().to_bytes(last_use)))
+        };
+        let runs = self.segments.read().values().map(row).collect();
+        // A root that has no segment any more is of no use to eviction.
+        let segments = self.snapshot();
+        for root in self.roots.all() {
+            if !segments.iter().any(|(segment, _)| segment.runs.lock().has(&root)) && self.roots.forget(&root) {
+                self.change(Change::ForgetRoots(vec![root.cid.as_bytes().to_vec()]))?;
+            }
+        }
+        self.change(Change::Runs(runs))?;
+        self.change(Change::Used(self.roots.rows())).map(drop)
     }
 
     /// Makes a change in the database.
@@ -121,6 +147,9 @@ impl Core {
     /// Flushes and finishes everything, as far as the disk lets us: what was acknowledged is durable already.
     fn close(&self) {
         self.write_lazy();
+        if let Err(error) = self.write_uses() {
+            tracing::warn!("{error}; eviction will choose less well");
+        }
         if self.health.check().is_err() {
             return;
         }

@@ -14,6 +14,7 @@ use super::group::Group;
 use super::index::{Index, Location};
 use super::keeper::Job;
 use super::ram::Ram;
+use super::roots::{Roots, Runs};
 use super::segment::{self, Bitmap, Loaded, Segment, Shelf};
 use super::table;
 use super::writer::Growth;
@@ -51,11 +52,12 @@ impl Core {
             disk.remove(&path).map_err(StoreError::io("remove", &path))?;
         }
         let dead = db.dead()?;
-        let known = dead.iter().map(|(id, _)| *id).chain(db.runs()?.into_iter().map(|(id, _)| id));
+        let runs = db.runs()?;
+        let roots = Roots::from_rows(&db.used()?);
+        let known = dead.iter().chain(&runs).map(|(id, _)| *id);
         let next_id = known.chain(ids.iter().copied()).max().map_or(1, |last| last + 1);
 
         let core = Core {
-            dir: dir.to_owned(),
             config: config.clone(),
             shelf: Arc::new(Shelf::new(disk, segments_dir)),
             index: Index::new(),
@@ -69,6 +71,9 @@ impl Core {
             ram: Ram::new(config.ram_bytes),
             db,
             facts: super::facts::Facts::default(),
+            roots,
+            maintenance: Mutex::default(),
+            futile_eviction: Mutex::default(),
             newly_dead: Mutex::default(),
             health: super::health::Health::default(),
             damaged: AtomicU64::new(0),
@@ -76,6 +81,7 @@ impl Core {
             _lock: lock,
         };
         core.load(&ids, dead)?;
+        core.take_up_runs(runs)?;
         Ok(core)
     }
 
@@ -85,13 +91,21 @@ impl Core {
         let gone: Vec<(u32, Option<Vec<u8>>)> = gone.map(|(id, _)| (*id, None)).collect();
         let dead: HashMap<u32, Bitmap> = dead.into_iter().map(|(id, bits)| (id, Bitmap::from_bytes(&bits))).collect();
         let next = AtomicUsize::new(0);
+        let cut = Mutex::new(gone);
         let threads = std::thread::available_parallelism().map_or(2, usize::from).min(ids.len().max(1));
         std::thread::scope(|scope| {
             let worker = || {
                 let mut batches = Batches::new(self);
                 while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
                     match segment::load(&self.shelf, *id) {
-                        Ok(Some(loaded)) => self.take_up(loaded, dead.get(id), &mut batches),
+                        Ok(Some(loaded)) => {
+                            let mut dead = dead.get(id).cloned().unwrap_or_default();
+                            // The numbers of records that were cut off are given to others.
+                            if dead.truncate(loaded.segment.records.load(Ordering::Relaxed)) {
+                                cut.lock().push((*id, Some(dead.to_bytes())));
+                            }
+                            self.take_up(loaded, &dead, &mut batches);
+                        }
                         Ok(None) => {}
                         // The blocks of the others are worth having.
                         Err(error) => drop(self.read_failed(error)),
@@ -103,18 +117,34 @@ impl Core {
                 scope.spawn(worker);
             }
         });
-        if !gone.is_empty() {
-            self.change(Change::Dead(gone))?;
+        let cut = cut.into_inner();
+        if !cut.is_empty() {
+            self.change(Change::Dead(cut))?;
         }
         Ok(())
     }
 
-    fn take_up(&self, loaded: Loaded, dead: Option<&Bitmap>, batches: &mut Batches<'_>) {
+    /// Tells the segments whose their records are.
+    fn take_up_runs(&self, rows: Vec<(u32, Vec<u8>)>) -> Result<(), StoreError> {
+        let mut gone = Vec::new();
+        let segments = self.segments.read();
+        for (id, row) in rows {
+            let Some(segment) = segments.get(&id) else {
+                gone.push((id, None));
+                continue;
+            };
+            let (last_use, mut runs) = Runs::from_bytes(&row, &self.roots);
+            runs.truncate(segment.records.load(Ordering::Relaxed));
+            segment.last_use.store(last_use, Ordering::Relaxed);
+            *segment.runs.lock() = runs;
+        }
+        drop(segments);
+        if gone.is_empty() { Ok(()) } else { self.change(Change::Runs(gone)).map(drop) }
+    }
+
+    fn take_up(&self, loaded: Loaded, dead: &Bitmap, batches: &mut Batches<'_>) {
         let Loaded { segment, table } = loaded;
         let id = segment.id;
-        if let Some(dead) = dead {
-            *segment.dead.lock() = dead.clone();
-        }
         if let Some(growing) = segment.growing() {
             self.unsealed.lock().insert(id, segment.clone());
             let mut growth = self.growth.lock();
@@ -122,11 +152,12 @@ impl Core {
                 || growing.data.end() >= self.config.segment_bytes;
             if is_full { growth.full.push_back(segment.clone()) } else { growth.idle.push(segment.clone()) }
         }
+        *segment.dead.lock() = dead.clone();
         // Others may look into it from the moment its entries are in the index.
         self.segments.write().insert(id, segment.clone());
         let (mut blocks, mut bytes) = (0, 0);
         for (position, entry) in table::entries(&table) {
-            if dead.is_some_and(|dead| dead.contains(entry.ordinal)) {
+            if dead.contains(entry.ordinal) {
                 continue;
             }
             blocks += 1;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::index::Location;
 use super::segment::{FoundEntry, Segment};
+use super::table::Entry;
 use super::{Core, Store, StoreError};
 use crate::block::{Block, Cid};
 use crate::limits::CHECKSUM_PIECE_BYTES;
@@ -17,6 +18,13 @@ pub(super) struct Found {
     pub segment: Arc<Segment>,
     pub at: Location,
     pub entry: FoundEntry,
+}
+
+impl Found {
+    /// The record's number in its segment.
+    pub fn ordinal(&self) -> u32 {
+        self.entry.entry().map_or(u32::MAX, |entry| entry.ordinal)
+    }
 }
 
 /// Lookups that meet a segment in the moment of its going begin again; more often than this it is no moment.
@@ -71,7 +79,10 @@ impl Store {
         }
         match found.segment.block(&entry, wanted.start, wanted.end) {
             Ok(Some((data, _))) => Ok(Some(data)),
-            Ok(None) => Ok(core.get_damaged(cid, &found)?.map(|data| data.slice(wanted))),
+            Ok(None) => {
+                let data = core.get_damaged(cid, &found.segment, found.at.position, &entry)?;
+                Ok(data.map(|data| data.slice(wanted)))
+            }
             Err(error) => Err(core.read_failed(error)),
         }
     }
@@ -100,7 +111,7 @@ impl Core {
         Ok(None)
     }
 
-    fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
+    pub(super) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         if let Some(data) = self.ram.get(cid) {
             return Ok(Some(data));
         }
@@ -120,41 +131,60 @@ impl Core {
                 self.ram.insert(cid, data.clone(), memory);
                 Ok(Some(data))
             }
-            Ok(None) => self.get_damaged(cid, found),
+            Ok(None) => self.get_damaged(cid, &found.segment, found.at.position, &entry),
             Err(error) => Err(self.read_failed(error)),
         }
     }
 
     /// A record whose checksum is wrong is read once more and hashed: then it is either good after all (what was damaged
     /// was the table, or the first reading), or dropped.
-    fn get_damaged(&self, cid: &Cid, found: &Found) -> Result<Option<Bytes>, StoreError> {
-        let Some(entry) = found.entry.entry() else { return Ok(None) };
-        found.segment.is_damaged.store(true, Ordering::Relaxed);
+    pub(super) fn get_damaged(
+        &self,
+        cid: &Cid,
+        segment: &Arc<Segment>,
+        position: u32,
+        entry: &Entry<'_>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        segment.is_damaged.store(true, Ordering::Relaxed);
         let data_at = u64::from(entry.offset) + u64::from(entry.head_len);
-        let read = found.segment.read(data_at, entry.data_len as usize).map_err(|error| self.read_failed(error))?;
+        let read = segment.read(data_at, entry.data_len as usize).map_err(|error| self.read_failed(error))?;
         if let Some((data, _)) = read
             && let Ok(block) = Block::verify(cid.clone(), data)
         {
             return Ok(Some(block.into_parts().1));
         }
-        tracing::warn!("block {cid} is damaged in {} and is dropped", found.segment.path().display());
-        self.damaged.fetch_add(1, Ordering::Relaxed);
-        self.drop_record(entry.multihash(), found, || false);
+        tracing::warn!("block {cid} is damaged in {} and is dropped", segment.path().display());
+        if self.drop_record(segment, position, entry, || false) {
+            self.damaged.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(None)
     }
 
     /// Takes a record out of the index, unless `keep` says under the lock that it must stay; says whether it did. The
     /// database learns of it later.
-    pub(super) fn drop_record(&self, multihash: &[u8], found: &Found, keep: impl FnOnce() -> bool) -> bool {
-        let Some(entry) = found.entry.entry() else { return false };
-        let removed = self.index.remove(self.index.key(multihash), found.at, keep);
+    pub(super) fn drop_record(
+        &self,
+        segment: &Arc<Segment>,
+        position: u32,
+        entry: &Entry<'_>,
+        keep: impl FnOnce() -> bool,
+    ) -> bool {
+        let at = Location { segment: segment.id, position };
+        let removed = self.index.remove(self.index.key(entry.multihash()), at, keep);
         if removed {
-            found.segment.discount(entry.data_len);
-            found.segment.dead.lock().insert(entry.ordinal);
-            self.newly_dead.lock().insert(found.at.segment);
-            self.ram.remove(multihash);
+            segment.discount(entry.data_len);
+            segment.dead.lock().insert(entry.ordinal);
+            self.newly_dead.lock().insert(segment.id);
+            self.ram.remove(entry.multihash());
         }
         removed
+    }
+
+    /// Takes a record out of the index, unless a writer holds it; says whether it did.
+    pub(super) fn drop_unheld(&self, found: &Found) -> bool {
+        let Some(entry) = found.entry.entry() else { return false };
+        let is_held = || self.holds.contains(found.at.segment, entry.ordinal);
+        self.drop_record(&found.segment, found.at.position, &entry, is_held)
     }
 
     pub(super) fn read_failed(&self, error: StoreError) -> StoreError {

@@ -30,11 +30,12 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 pub(super) use self::bitmap::Bitmap;
-pub(super) use self::growing::{Growing, Room, SyncError};
+pub(super) use self::growing::{Growing, Placed, Room, SyncError};
 pub(super) use self::recover::{Loaded, load};
 use super::StoreError;
 use super::buffer::Buffer;
 use super::disk::{ALIGNMENT, Access, Disk, DiskFile};
+use super::roots::{self, Runs};
 use super::table::{self, Entry, MAX_ENTRY_BYTES};
 use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_OPEN_SEGMENT_FILES};
 
@@ -46,6 +47,9 @@ pub(super) const PAYLOAD_START: u64 = 51;
 const PAYLOAD_HEADER: [u8; 18] = *b"\x11\xa2\x65roots\x80\x67version\x01";
 /// Where the first record begins.
 pub(super) const RECORDS_START: u64 = PAYLOAD_START + PAYLOAD_HEADER.len() as u64;
+
+/// What lies before the usual block in its record: a varint of two bytes and a CID of 36.
+const USUAL_HEAD_BYTES: u64 = 38;
 
 /// What every segment file begins with until it is sealed.
 pub(super) fn prefix() -> [u8; RECORDS_START as usize] {
@@ -77,12 +81,18 @@ pub(super) struct Segment {
     pub records_end: AtomicU64,
     /// The length of its file.
     pub file_bytes: AtomicU64,
+    /// The length of its table.
+    pub table_bytes: AtomicU64,
     /// The blocks of the store that lie in it.
     pub live_blocks: AtomicU32,
     /// Their bytes.
     pub live_bytes: AtomicU64,
     /// The records that are no block of the store any more.
     pub dead: Mutex<Bitmap>,
+    /// Whose its records are.
+    pub runs: Mutex<Runs>,
+    /// When it was read last, in seconds of Unix time.
+    pub last_use: AtomicU64,
     /// Whether it holds damage that keeps it from being a sound CAR file.
     pub is_damaged: AtomicBool,
     doomed: AtomicBool,
@@ -147,9 +157,12 @@ impl Segment {
             records: AtomicU32::new(0),
             records_end: AtomicU64::new(RECORDS_START),
             file_bytes: AtomicU64::new(RECORDS_START),
+            table_bytes: AtomicU64::new(0),
             live_blocks: AtomicU32::new(0),
             live_bytes: AtomicU64::new(0),
             dead: Mutex::default(),
+            runs: Mutex::default(),
+            last_use: AtomicU64::new(0),
             is_damaged: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
@@ -185,6 +198,27 @@ impl Segment {
     pub fn discount(&self, data_len: u32) {
         self.live_blocks.fetch_sub(1, Ordering::Relaxed);
         self.live_bytes.fetch_sub(u64::from(data_len), Ordering::Relaxed);
+    }
+
+    /// What it takes on the disk, in bytes.
+    pub fn disk_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Relaxed) + self.table_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The share of its records that are blocks of the store.
+    pub fn live_share(&self) -> f64 {
+        let all = self.records_end.load(Ordering::Relaxed).saturating_sub(RECORDS_START);
+        if all == 0 { 1.0 } else { (self.live_record_bytes() as f64 / all as f64).min(1.0) }
+    }
+
+    /// What its records that are no block of the store take, in bytes.
+    pub fn dead_bytes(&self) -> u64 {
+        self.records_end.load(Ordering::Relaxed).saturating_sub(RECORDS_START + self.live_record_bytes())
+    }
+
+    fn live_record_bytes(&self) -> u64 {
+        let blocks = u64::from(self.live_blocks.load(Ordering::Relaxed));
+        self.live_bytes.load(Ordering::Relaxed) + blocks * USUAL_HEAD_BYTES
     }
 
     /// Reads an entry of the table.
@@ -229,6 +263,7 @@ impl Segment {
         let start = first * CHECKSUM_PIECE_BYTES;
         let end = (last * CHECKSUM_PIECE_BYTES).min(entry.data_len as usize);
         let data_at = u64::from(entry.offset) + u64::from(entry.head_len);
+        self.last_use.store(roots::now(), Ordering::Relaxed);
         let Some((data, memory)) = self.read(data_at + start as u64, end - start)? else { return Ok(None) };
         let sound = data.chunks(CHECKSUM_PIECE_BYTES).map(crc32c::crc32c).eq(sums[first..last].iter().copied());
         Ok(sound.then(|| (data.slice(from - start..to - start), memory)))

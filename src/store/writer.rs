@@ -10,13 +10,15 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
+use super::evict::For;
 use super::holds::Hold;
 use super::index::{Candidates, Location};
 use super::keeper::{Job, Kept};
+use super::roots::{self, Root};
 use super::segment::{Growing, Room, Segment, SyncError};
 use super::{Core, StoreError};
 use crate::block::{Block, Cid, codec};
-use crate::limits::{MAX_BLOCK_BYTES, MAX_SEGMENT_BYTES, MAX_UNSEALED_SEGMENTS};
+use crate::limits::{MAX_BLOCK_BYTES, MAX_UNSEALED_SEGMENTS};
 
 /// Growing segments that no writer has.
 #[derive(Debug, Default)]
@@ -33,13 +35,15 @@ pub(super) struct Growth {
 pub struct Writer {
     store: Arc<Kept>,
     hold: Hold,
+    root: Option<Arc<Root>>,
     segment: Option<Arc<Segment>>,
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Kept>) -> Writer {
+    pub(super) fn new(store: Arc<Kept>, root: Option<&Cid>) -> Writer {
         let hold = store.core().holds.begin();
-        Writer { store, hold, segment: None }
+        let root = root.map(|root| store.core().root(root));
+        Writer { store, hold, root, segment: None }
     }
 
     /// Keeps a block; one that is here already costs nothing. It can be read at once. Not durable before
@@ -62,19 +66,21 @@ impl Writer {
             Known::Not(seen) => seen,
         };
         let (segment, at, ordinal) = self.append(core, block)?;
+        segment.runs.lock().push(ordinal, self.root.as_ref());
+        segment.count(len as u32);
         // Held before it can be found, so no sweep sees it unheld.
         self.hold.add(at.segment, ordinal);
         while !core.index.insert(key, &seen, at) {
             // Another writer was faster with a block of the same fingerprint. If it is this block, ours is a twin.
             match self.look_up(core, multihash)? {
                 Known::Here => {
+                    segment.discount(len as u32);
                     segment.dead.lock().insert(ordinal);
                     return Ok(());
                 }
                 Known::Not(now) => seen = now,
             }
         }
-        segment.count(len as u32);
         if block.cid().codec() != codec::RAW {
             // The nodes are read again soon. Copied: the block may be a slice of something larger.
             core.ram.insert(block.cid(), Bytes::copy_from_slice(block.data()), len);
@@ -117,9 +123,11 @@ impl Writer {
     /// Appends to the writer's segment, or to a new one where that is full.
     fn append(&mut self, core: &Core, block: &Block) -> Result<(Arc<Segment>, Location, u32), StoreError> {
         loop {
-            let segment = match &self.segment {
-                Some(segment) => segment.clone(),
-                None => self.segment.insert(core.take_segment()?).clone(),
+            let segment = if let Some(segment) = &self.segment {
+                segment.clone()
+            } else {
+                let wanted = self.root.as_ref().map_or(For::Own, For::Cache);
+                self.segment.insert(core.take_segment(wanted)?).clone()
             };
             let appended = match segment.growing() {
                 Some(growing) => growing.append(&segment, block, core.segment_bytes()),
@@ -161,13 +169,17 @@ enum Known {
 }
 
 impl Core {
-    /// The size at which segments are full.
-    fn segment_bytes(&self) -> u64 {
-        self.config.segment_bytes.min(MAX_SEGMENT_BYTES)
+    /// A growing segment for one writer, within the budgets.
+    fn take_segment(&self, wanted: For<'_>) -> Result<Arc<Segment>, StoreError> {
+        if let Some(segment) = self.growth.lock().idle.pop() {
+            return Ok(segment);
+        }
+        self.reserve_segment(wanted)?;
+        self.any_segment()
     }
 
-    /// A growing segment for one writer.
-    fn take_segment(&self) -> Result<Arc<Segment>, StoreError> {
+    /// A growing segment for one writer, whatever the budgets say.
+    pub(super) fn any_segment(&self) -> Result<Arc<Segment>, StoreError> {
         let id = {
             let mut growth = self.growth.lock();
             if let Some(segment) = growth.idle.pop() {
@@ -178,6 +190,7 @@ impl Core {
         };
         let growing = Growing::create(&self.shelf, id).inspect_err(|error| self.health.write_failed(error))?;
         let segment = Arc::new(Segment::new(self.shelf.clone(), id, Some(Arc::new(growing))));
+        segment.last_use.store(roots::now(), Ordering::Relaxed);
         self.new_names.store(true, Ordering::SeqCst);
         self.unsealed.lock().insert(id, segment.clone());
         self.segments.write().insert(id, segment.clone());
@@ -185,7 +198,7 @@ impl Core {
     }
 
     /// Hands a full segment to the background thread, or seals one where that has too many.
-    fn retire_segment(&self, segment: Arc<Segment>) {
+    pub(super) fn retire_segment(&self, segment: Arc<Segment>) {
         let too_many = {
             let mut growth = self.growth.lock();
             growth.full.push_back(segment);

@@ -23,9 +23,17 @@ impl Bitmap {
         self.words.get(ordinal as usize / 64).is_some_and(|word| word & 1 << (ordinal % 64) != 0)
     }
 
-    /// Whether nothing is there.
-    pub fn is_empty(&self) -> bool {
-        self.words.iter().all(|word| *word == 0)
+    /// Takes out all ordinals from `end` on; false where there is none.
+    pub fn truncate(&mut self, end: u32) -> bool {
+        let mut cut = false;
+        for (number, word) in self.words.iter_mut().enumerate() {
+            let first = number as u64 * 64;
+            let kept = u64::from(end).saturating_sub(first).min(64);
+            let mask = if kept == 64 { u64::MAX } else { (1 << kept) - 1 };
+            cut |= *word & !mask != 0;
+            *word &= mask;
+        }
+        cut
     }
 
     /// The bits, little-endian.
@@ -50,7 +58,6 @@ mod tests {
     #[test]
     fn what_is_inserted_is_contained_and_survives_its_bytes() {
         let mut bitmap = Bitmap::default();
-        assert!(bitmap.is_empty());
         for ordinal in [0, 63, 64, 1_000] {
             assert!(bitmap.insert(ordinal));
             assert!(!bitmap.insert(ordinal));
@@ -59,5 +66,17 @@ mod tests {
         let contained: Vec<u32> = (0..2_000).filter(|ordinal| bitmap.contains(*ordinal)).collect();
         assert_eq!(contained, [0, 63, 64, 1_000]);
         assert!(!bitmap.contains(u32::MAX));
+    }
+
+    #[test]
+    fn what_is_truncated_is_gone() {
+        for end in [0, 1, 63, 64, 65, 128, 1_000] {
+            let mut bitmap = Bitmap::default();
+            for ordinal in 0..130 {
+                bitmap.insert(ordinal);
+            }
+            assert_eq!(bitmap.truncate(end), end < 130, "{end}");
+            assert_eq!((0..200).filter(|ordinal| bitmap.contains(*ordinal)).count(), 130.min(end as usize), "{end}");
+        }
     }
 }

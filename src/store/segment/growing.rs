@@ -143,6 +143,7 @@ impl Growing {
         segment.records.store(appender.ordinal, Ordering::Release);
         segment.records_end.store(end, Ordering::Release);
         segment.file_bytes.store(end, Ordering::Release);
+        segment.table_bytes.store(self.table.end(), Ordering::Release);
         let written = self.data.written();
         if written - appender.begun >= WRITEBACK_STEP_BYTES {
             self.data.file().start_writeback(appender.begun, written - appender.begun);

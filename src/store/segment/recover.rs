@@ -47,8 +47,9 @@ pub(in crate::store) fn load(shelf: &Arc<Shelf>, id: u32) -> Result<Option<Loade
     let footer = footer.filter(|footer| footer.records_end <= sealed_end.unwrap_or(file_bytes));
     table.truncate(footer.map_or(0, |footer| footer.entries_end as usize));
 
-    let segment = |growing, records, records_end, file_bytes| {
+    let segment = |growing, records, records_end, file_bytes, table: &[u8]| {
         let segment = Segment::new(shelf.clone(), id, growing);
+        segment.table_bytes.store(table.len() as u64, Ordering::Relaxed);
         segment.records.store(records, Ordering::Relaxed);
         segment.records_end.store(records_end, Ordering::Relaxed);
         segment.file_bytes.store(file_bytes, Ordering::Relaxed);
@@ -58,7 +59,7 @@ pub(in crate::store) fn load(shelf: &Arc<Shelf>, id: u32) -> Result<Option<Loade
     if let (Some(footer), Some(end)) = (footer, sealed_end)
         && footer.records_end == end
     {
-        let segment = segment(None, footer.records, end, file_bytes);
+        let segment = segment(None, footer.records, end, file_bytes, &table);
         return Ok(Some(Loaded { segment: Arc::new(segment), table }));
     }
 
@@ -90,10 +91,10 @@ pub(in crate::store) fn load(shelf: &Arc<Shelf>, id: u32) -> Result<Option<Loade
     }
     let loaded = if let Some(end) = sealed_end {
         rewrite_table(shelf, id, &scan, end)?;
-        segment(None, scan.records, end, file_bytes)
+        segment(None, scan.records, end, file_bytes, &scan.table)
     } else {
         let growing = resume(shelf, id, &scan, footer.is_some(), &head, file_bytes)?;
-        segment(Some(Arc::new(growing)), scan.records, scan.records_end, scan.records_end)
+        segment(Some(Arc::new(growing)), scan.records, scan.records_end, scan.records_end, &scan.table)
     };
     let is_whole = scan.damaged == 0 && sealed_end.is_none_or(|end| end == scan.records_end);
     loaded.is_damaged.store(!is_whole, Ordering::Relaxed);
@@ -168,7 +169,7 @@ fn resume(
 struct Scan {
     /// The header and entries of the sound records.
     pub table: Vec<u8>,
-    /// How many they are.
+    /// How many there are, damaged ones between them counted.
     pub records: u32,
     /// Where the last sound record ends.
     pub records_end: u64,
@@ -192,24 +193,17 @@ impl Scan {
                 used += record.head_len + record.data.len();
                 let (head_len, data_len) = (record.head_len as u16, record.data.len() as u32);
                 let sums = table::checksums(&record.data);
-                match Block::verify(record.cid, record.data) {
-                    Ok(block) => {
-                        let offset = offset as u32;
-                        table::write_entry(
-                            &mut self.table,
-                            offset,
-                            self.records,
-                            block.cid(),
-                            head_len,
-                            data_len,
-                            &sums,
-                        );
-                        self.records += 1;
-                        self.records_end = at + used as u64;
-                        self.damaged += pending_damage;
-                        pending_damage = 0;
-                    }
-                    Err(_) => pending_damage += 1,
+                // A damaged record keeps its number: what the database says of records goes by it.
+                let ordinal = self.records + pending_damage;
+                if let Ok(block) = Block::verify(record.cid, record.data) {
+                    let offset = offset as u32;
+                    table::write_entry(&mut self.table, offset, ordinal, block.cid(), head_len, data_len, &sums);
+                    self.records = ordinal + 1;
+                    self.records_end = at + used as u64;
+                    self.damaged += pending_damage;
+                    pending_damage = 0;
+                } else {
+                    pending_damage += 1;
                 }
             }
             if used == 0 {
