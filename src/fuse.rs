@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -144,7 +144,6 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
         counts: counts.clone(),
         runtime,
         owner: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
-        mounted: SystemTime::now(),
     });
     let mut config = fuser::Config::default();
     config.n_threads = Some(match options.threads {

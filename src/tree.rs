@@ -26,12 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 pub use self::attr::{Attr, FileKind};
 pub use self::coverage::Coverage;
 pub use self::error::TreeError;
 pub use self::inode::{Inode, Inodes, ROOT_INODE};
 use self::node::{Node, NodeCache};
+use self::root::RootState;
 use crate::block::{Block, Cid, codec};
 use crate::dag::{DagError, hamt};
 use crate::fetch::{Fetch, FetchError, Priority};
@@ -48,6 +50,7 @@ struct Inner {
     fetch: Fetch,
     nodes: NodeCache,
     hidden_names: AtomicU64,
+    root: Mutex<RootState>,
 }
 
 /// A thing in the DAG: the node that a block is, or one within it.
@@ -105,7 +108,8 @@ pub const FIRST_CURSOR: u64 = 3;
 impl Tree {
     /// The tree over what `fetch` finds.
     pub fn new(fetch: Fetch) -> Tree {
-        Tree { inner: Arc::new(Inner { fetch, nodes: NodeCache::new(), hidden_names: AtomicU64::new(0) }) }
+        let (nodes, hidden_names, root) = (NodeCache::new(), AtomicU64::new(0), Mutex::new(RootState::new()));
+        Tree { inner: Arc::new(Inner { fetch, nodes, hidden_names, root }) }
     }
 
     /// Where the blocks come from.
@@ -118,16 +122,14 @@ impl Tree {
         self.inner.hidden_names.load(Ordering::Relaxed)
     }
 
-    /// Finds `path`: a CID and names below it, as in `bafy…/train/7.jpg`; a leading `/` or `/ipfs/` is allowed. Symbolic
-    /// links on the way are not followed.
+    /// Finds `path`: a CID or a name of this repository, and names below it, as in `bafy…/train/7.jpg`; a leading `/` or
+    /// `/ipfs/` is allowed. Symbolic links on the way are not followed.
     pub async fn resolve(&self, path: &[u8]) -> Result<Entry, TreeError> {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let path = path.strip_prefix(b"ipfs/").unwrap_or(path);
         let mut names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
         let root = names.next().unwrap_or_default();
-        let not_a_cid = || TreeError::NotACid { text: String::from_utf8_lossy(root).into_owned() };
-        let cid = std::str::from_utf8(root).ok().and_then(|text| text.parse().ok()).ok_or_else(not_a_cid)?;
-        let mut location = Location::new(cid);
+        let mut location = Location::new(self.root_cid(root)?);
         let mut tsize = None;
         for (depth, name) in names.enumerate() {
             if depth == MAX_DIRECTORY_DEPTH {

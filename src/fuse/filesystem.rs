@@ -22,7 +22,7 @@ use fuser::{
 
 use super::options::Profile;
 use super::requests::RequestKind;
-use super::shared::{FOR_EVER, GENERATION, NOT_AT_ALL, NOTHING, Object, Shared, fail, fill};
+use super::shared::{FOR_EVER, GENERATION, NOT_AT_ALL, NOTHING, Object, Shared, entry_ttl, fail, fill};
 use super::xattr;
 use crate::fetch::Priority;
 use crate::limits::MAX_NAME_BYTES;
@@ -89,7 +89,9 @@ impl Filesystem for CidFs {
                 Ok(shared.stat(number, &entry.attr))
             });
             match entry {
-                Ok(stat) => reply.entry(&FOR_EVER, &stat, GENERATION),
+                Ok(stat) => {
+                    reply.entry_with_ttls(&FOR_EVER, &entry_ttl(parent.0, &name), &stat, GENERATION);
+                }
                 // A directory that was read and has no such name never will; only the root changes.
                 Err(TreeError::NoEntry { .. }) if !is_root => {
                     reply.entry(&FOR_EVER, &shared.stat(0, &NOTHING), GENERATION);
@@ -107,7 +109,10 @@ impl Filesystem for CidFs {
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.shared.counts.add(RequestKind::Getattr);
         match or_reply!(reply, self.shared.object(number)) {
-            Object::Root => reply.attr(&NOT_AT_ALL, &self.shared.root_stat()),
+            Object::Root => match self.shared.root_stat() {
+                Ok(stat) => reply.attr(&NOT_AT_ALL, &stat),
+                Err(error) => reply.error(fail("list the pins and names", &error)),
+            },
             Object::Inode(inode) => reply.attr(&FOR_EVER, &self.shared.stat(number.0, &inode.attr)),
         }
     }

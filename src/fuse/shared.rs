@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::errno::{errno, is_ordinary};
 use super::options::MountOptions;
 use super::requests::RequestCounts;
+use crate::block::Cid;
 use crate::dag::unixfs::Mtime;
 use crate::tree::{Attr, Entry, FIRST_CURSOR, FileKind, Inode, Inodes, Listed, Location, ROOT_INODE, Tree, TreeError};
 
@@ -20,6 +21,8 @@ use crate::tree::{Attr, Entry, FIRST_CURSOR, FileKind, Inode, Inodes, Listed, Lo
 pub(super) const FOR_EVER: Duration = Duration::from_hours(365 * 24);
 /// Nothing may be kept: the root's listing, and children that could not be had.
 pub(super) const NOT_AT_ALL: Duration = Duration::ZERO;
+/// Names of the repository may be given to other roots.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// Every object has one life only.
 pub(super) const GENERATION: Generation = Generation(0);
 /// The inode that stands for every child whose block cannot be had: it is listed, and any question about it fails.
@@ -40,7 +43,6 @@ pub(super) struct Shared {
     pub counts: Arc<RequestCounts>,
     pub runtime: Handle,
     pub owner: (u32, u32),
-    pub mounted: SystemTime,
 }
 
 /// An object that a request is about.
@@ -114,10 +116,11 @@ impl Shared {
         }
     }
 
-    pub fn root_stat(&self) -> FileAttr {
-        let changed = self.mounted.duration_since(UNIX_EPOCH).unwrap_or_default();
+    /// The attributes of the root, whose times say when its listing last changed.
+    pub fn root_stat(&self) -> Result<FileAttr, TreeError> {
+        let changed = self.tree.root_changed()?.duration_since(UNIX_EPOCH).unwrap_or_default();
         let mtime = Mtime { seconds: changed.as_secs() as i64, nanoseconds: changed.subsec_nanos() };
-        self.stat(ROOT_INODE, &Attr { size: 0, mtime, permissions: 0o555, kind: FileKind::Directory })
+        Ok(self.stat(ROOT_INODE, &Attr { size: 0, mtime, permissions: 0o555, kind: FileKind::Directory }))
     }
 
     pub async fn look_up(&self, directory: &Object, name: &[u8]) -> Result<Entry, TreeError> {
@@ -149,6 +152,12 @@ impl Shared {
 }
 
 impl Shared {}
+
+/// How long the kernel may keep what `name` in the directory `number` leads to.
+pub(super) fn entry_ttl(number: u64, name: &[u8]) -> Duration {
+    let may_change = number == ROOT_INODE && std::str::from_utf8(name).is_ok_and(|name| name.parse::<Cid>().is_err());
+    if may_change { A_MOMENT } else { FOR_EVER }
+}
 
 /// The errno for `error`, which is logged where it is not the plain answer to a question.
 pub(super) fn fail(what: &str, error: &TreeError) -> Errno {
@@ -210,7 +219,8 @@ impl Listing for ReplyDirectoryPlus {
             return self.add(INodeNo(MISSING_INODE), row.cursor, name, &NOT_AT_ALL, &stat, GENERATION);
         };
         let stat = shared.stat(number, &attr);
-        let full = self.add(INodeNo(number), row.cursor, name, &FOR_EVER, &stat, GENERATION);
+        let ttl = entry_ttl(directory, &row.name);
+        let full = self.add(INodeNo(number), row.cursor, name, &ttl, &stat, GENERATION);
         if full {
             // The kernel does not learn of this one, and will not forget it.
             shared.inodes.forget(number, 1);
