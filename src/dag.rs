@@ -20,7 +20,7 @@ pub mod pb;
 mod protobuf;
 pub mod unixfs;
 
-pub use self::links::links;
+pub use self::links::{Link, Links, can_link, links};
 
 use crate::limits::MAX_IPLD_DEPTH;
 

@@ -2,6 +2,17 @@
 //!
 //! Identity CIDs carry their block; the store has the blocks of this machine. What is nowhere is an error that says what
 //! was tried.
+//!
+//! - [`walk`]: every block of a DAG, once.
+//! - [`pin`]: pins of whole DAGs, and whether they are still whole.
+//! - [`car`]: DAGs to and from CARs.
+//! - [`stat`] and [`refs`]: the sizes of DAGs, and their links as a list.
+
+pub mod car;
+pub mod pin;
+pub mod refs;
+pub mod stat;
+pub mod walk;
 
 use crate::block::{Block, Cid};
 use crate::store::{Store, StoreError};

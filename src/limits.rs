@@ -151,3 +151,11 @@ pub const MAX_CAR_SECTION_BYTES: usize = MAX_CID_BYTES + MAX_BLOCK_BYTES;
 
 /// The longest name of a pin, as kubo has it.
 pub const MAX_PIN_NAME_BYTES: usize = 255;
+
+/// Levels that a walk of a whole DAG goes down: 256 directories, each of them sharded, and a file come to 5,440; chains of
+/// blocks that name the one before go deeper. A level costs a walk about a hundred bytes.
+pub const MAX_WALK_DEPTH: usize = 65_536;
+
+/// The nodes that a walk holds on its way down, in bytes of blocks: 16 of the largest, or hundreds of usual ones. Those
+/// above are fetched again on the way back.
+pub const MAX_WALK_BYTES: usize = 32 * 1024 * 1024;

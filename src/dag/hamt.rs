@@ -277,7 +277,7 @@ impl Shard {
         let below: u32 = self.bitfield[..slot / 64].iter().map(|word| word.count_ones()).sum();
         let beside = (self.bitfield[slot / 64] & ((1 << (slot % 64)) - 1)).count_ones();
         let start = *self.starts.get((below + beside) as usize)?;
-        let mut link = self.node.link_at(start as usize)?;
+        let (mut link, _) = self.node.link_at(start as usize)?;
         link.name = &link.name[self.prefix_len..];
         Some(link)
     }

@@ -124,15 +124,21 @@ impl Node {
     pub fn links(&self) -> impl Iterator<Item = Cid> {
         let mut at = 0;
         std::iter::from_fn(move || {
-            while at < self.bytes.len() {
-                let (value, next) = cbor::value(&self.bytes, at)?;
-                at = next;
-                if let Value::Link(cid) = value {
-                    return Some(cid);
-                }
-            }
-            None
+            let (cid, end) = self.link_from(at)?;
+            at = end;
+            Some(cid)
         })
+    }
+
+    /// The first link at `at` or later, and where it ends; `at` is 0 or the end of another.
+    pub(super) fn link_from(&self, mut at: usize) -> Option<(Cid, usize)> {
+        loop {
+            let (value, end) = cbor::value(&self.bytes, at)?;
+            if let Value::Link(cid) = value {
+                return Some((cid, end));
+            }
+            at = end;
+        }
     }
 
     /// What a scalar holds when it is shown as a file: text and bytes as they are, other scalars as dag-json has them.

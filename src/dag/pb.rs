@@ -78,9 +78,14 @@ impl PbNode {
         Links { bytes: &self.bytes, at: self.links.clone(), left: self.link_count }
     }
 
-    /// The link that begins at `position`, which [`Links::position`] gave.
-    pub(super) fn link_at(&self, position: usize) -> Option<PbLink<'_>> {
-        Links { bytes: &self.bytes, at: position..self.links.end, left: 1 }.next()
+    /// The link that begins at `position`, which [`Links::position`] gave, and where the next one begins.
+    pub(super) fn link_at(&self, position: usize) -> Option<(PbLink<'_>, usize)> {
+        if position > self.links.end {
+            return None;
+        }
+        let mut links = Links { bytes: &self.bytes, at: position..self.links.end, left: 1 };
+        let link = links.next()?;
+        Some((link, links.at.start))
     }
 
     /// The whole block.

@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::*;
 use crate::block::{HashFunction, codec};
 
@@ -30,9 +32,9 @@ fn a_hash_is_taken_apart_from_the_top() {
     assert_eq!((hash.slot(60, 4), hash.slot(61, 4), hash.slot(64, 3)), (Some(9), None, None));
 }
 
-/// A trie over `names`, as blocks by CID; the root is last. Written without looking at the decoder.
-fn build(fanout: usize, names: &[Vec<u8>]) -> Vec<(Cid, Bytes)> {
-    fn shard(fanout: usize, consumed: u32, names: &[&[u8]], blocks: &mut Vec<(Cid, Bytes)>) -> Cid {
+/// A trie over `names`: its root, and its blocks. Written without looking at the decoder.
+fn build(fanout: usize, names: &[Vec<u8>]) -> (Cid, HashMap<Cid, Bytes>) {
+    fn shard(fanout: usize, consumed: u32, names: &[&[u8]], blocks: &mut HashMap<Cid, Bytes>) -> Cid {
         let width = fanout.trailing_zeros();
         let mut slots = std::collections::BTreeMap::<usize, Vec<&[u8]>>::new();
         for name in names {
@@ -51,24 +53,20 @@ fn build(fanout: usize, names: &[Vec<u8>]) -> Vec<(Cid, Bytes)> {
             .collect();
         let data = Bytes::from(encode(fanout, links, None, None).unwrap());
         let cid = Cid::new_v1(codec::DAG_PB, &HashFunction::Sha2_256.digest(&data));
-        blocks.push((cid.clone(), data));
+        blocks.insert(cid.clone(), data);
         cid
     }
-    let mut blocks = Vec::new();
-    shard(fanout, 0, &names.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut blocks);
-    blocks
+    let mut blocks = HashMap::new();
+    let root = shard(fanout, 0, &names.iter().map(Vec::as_slice).collect::<Vec<_>>(), &mut blocks);
+    (root, blocks)
 }
 
 /// Lists a trie depth first from `from` on: names with their positions.
-fn list(blocks: &[(Cid, Bytes)], from: Position) -> Vec<(Vec<u8>, Position)> {
-    let load = |cid: &Cid, place| {
-        let (_, data) = blocks.iter().find(|(known, _)| known == cid).unwrap();
-        Shard::decode(data.clone(), place).unwrap()
-    };
+fn list((root, blocks): &(Cid, HashMap<Cid, Bytes>), from: Position) -> Vec<(Vec<u8>, Position)> {
     let mut out = Vec::new();
-    let mut waiting = vec![(blocks.last().unwrap().0.clone(), Place::ROOT)];
+    let mut waiting = vec![(root.clone(), Place::ROOT)];
     while let Some((cid, place)) = waiting.pop() {
-        let shard = load(&cid, place);
+        let shard = Shard::decode(blocks[&cid].clone(), place).unwrap();
         // The order between a shard and its children is settled by the positions below.
         let mut children = Vec::new();
         for slot in shard.slots(from) {
@@ -92,10 +90,9 @@ fn every_name_of_a_trie_is_found_and_listed_once_in_the_order_of_hashes() {
         let mut names: Vec<_> = (0..3000).map(|n| format!("file {n}").into_bytes()).collect();
         let blocks = build(fanout, &names);
         for name in &names {
-            let (mut cid, mut place) = (blocks.last().unwrap().0.clone(), Place::ROOT);
+            let (mut cid, mut place) = (blocks.0.clone(), Place::ROOT);
             let found = loop {
-                let (_, data) = blocks.iter().find(|(known, _)| *known == cid).unwrap();
-                let shard = Shard::decode(data.clone(), place).unwrap();
+                let shard = Shard::decode(blocks.1[&cid].clone(), place).unwrap();
                 match shard.find(name, hash_name(name)) {
                     Found::Shard(child, child_place) => (cid, place) = (child, child_place),
                     Found::Entry(link) => break link.cid,
