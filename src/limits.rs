@@ -13,9 +13,6 @@ pub const API_MAX_REQUESTS: usize = 64;
 /// The bytes that the control API reads of a file at once: as many as the kernel asks for at most.
 pub const API_PIECE_BYTES: usize = 1024 * 1024;
 
-/// Links on one way down a DAG that a walk follows: past any real DAG, and small enough to keep the way in memory.
-pub const MAX_WALK_DEPTH: usize = 1024;
-
 /// Entries of a directory that the control API lists at once.
 pub const API_LISTING_ENTRIES: usize = 256;
 

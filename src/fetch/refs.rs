@@ -20,7 +20,7 @@ pub struct Edge {
     pub name: Vec<u8>,
 }
 
-/// The links of the DAG below a root, depth first.
+/// The links of the DAGs below some roots, depth first.
 ///
 /// As with kubo, every block that is named was had, and without [`Refs::unique`] a block that is linked to often is named,
 /// and gone into, as often: in some DAGs for ever.
@@ -36,11 +36,11 @@ pub struct Refs {
 }
 
 impl Refs {
-    /// The links of `root` itself.
-    pub fn new(fetch: &Fetch, root: &Cid) -> Refs {
+    /// A list that has nothing before [`Refs::start`], and then the links of the root itself.
+    pub fn new(fetch: &Fetch) -> Refs {
         Refs {
             path: Path::new(fetch, Reach::Anywhere),
-            root: Some(root.clone()),
+            root: None,
             max_depth: Some(1),
             seen: None,
             keys: Default::default(),
@@ -62,8 +62,8 @@ impl Refs {
         self
     }
 
-    /// Begins with another root, and goes on to name no block twice if it was so asked.
-    pub fn restart(&mut self, root: &Cid) {
+    /// Begins with a root; what was named for another one counts as named.
+    pub fn start(&mut self, root: &Cid) {
         self.path = Path::new(&self.fetch, Reach::Anywhere);
         self.root = Some(root.clone());
     }
