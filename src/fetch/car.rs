@@ -98,7 +98,7 @@ pub enum ImportError {
         /// The last good block.
         after: Option<Cid>,
         /// What is wrong.
-        source: CarError,
+        source: Box<CarError>,
     },
     /// The store failed.
     #[error(transparent)]
@@ -140,7 +140,8 @@ impl Import {
     /// Reads a CAR to its end and keeps its blocks. Blocks the thread. `progress` is told of each block.
     pub fn read(&mut self, source: impl Read, mut progress: impl FnMut(CarCount)) -> Result<(), ImportError> {
         let mut after = None;
-        let failed = |after: &Option<Cid>, source: CarError| ImportError::Car { after: after.clone(), source };
+        let failed =
+            |after: &Option<Cid>, source: CarError| ImportError::Car { after: after.clone(), source: Box::new(source) };
         let mut car = CarReader::new(source).map_err(|error| failed(&after, error))?;
         for root in car.roots() {
             if self.named.insert(root.clone()) {
