@@ -15,6 +15,7 @@
 
 mod add;
 mod block;
+mod car;
 mod cat;
 mod client;
 mod config;
@@ -29,8 +30,10 @@ mod ls;
 mod mount;
 mod name;
 mod output;
+mod pin;
 mod progress;
 mod refs;
+mod repo;
 mod shutdown;
 mod spawn;
 mod stat;
@@ -78,7 +81,12 @@ enum Verb {
     Cat(cat::Arguments),
     Get(get::Arguments),
     Stat(stat::Arguments),
+    Pin(pin::Arguments),
     Name(name::Arguments),
+    Gc(repo::GcArguments),
+    Verify(repo::VerifyArguments),
+    Repo(repo::RepoArguments),
+    Car(car::Arguments),
     Block(block::Arguments),
     Dag(dag::Arguments),
     Refs(refs::Arguments),
@@ -161,6 +169,11 @@ fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
             Verb::Cat(arguments) => cat::run(&arguments, &context).await,
             Verb::Get(arguments) => get::run(&arguments, &context).await,
             Verb::Stat(arguments) => stat::run(&arguments, &context).await,
+            Verb::Pin(arguments) => pin::run(&arguments, &context).await,
+            Verb::Gc(arguments) => repo::gc(&arguments, &context).await,
+            Verb::Verify(arguments) => repo::verify(&arguments, &context).await,
+            Verb::Repo(arguments) => repo::run(&arguments, &context).await,
+            Verb::Car(arguments) => car::run(&arguments, &context).await,
             Verb::Name(arguments) => name::run(&arguments, &context).await,
             Verb::Block(arguments) => block::run(&arguments, &context).await,
             Verb::Dag(arguments) => dag::run(&arguments, &context).await,

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::Outcome;
 use super::client::read;
-use super::context::Context;
+use super::context::{Context, shows_progress};
+use super::output::{size, table};
+use super::progress::Bar;
 
 /// Read and write nodes of any codec
 #[derive(Args, Debug)]
@@ -27,6 +29,26 @@ enum Action {
     Get(Get),
     Put(Put),
     Resolve(Resolve),
+    Stat(Stat),
+    /// The same as `cidfs car export`
+    #[command(hide = true)]
+    Export(super::car::Export),
+    /// The same as `cidfs car import`
+    #[command(hide = true)]
+    Import(super::car::Import),
+}
+
+/// Print how many blocks DAGs have, and how many bytes; each block is counted once
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cidfs dag stat bafy...old bafy...new")]
+struct Stat {
+    /// The roots: CIDs or paths
+    #[arg(required = true)]
+    roots: Vec<String>,
+    /// Draws progress; on a terminal it is drawn anyway
+    #[arg(short = 'p', long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(require_equals = true)]
+    progress: Option<bool>,
 }
 
 /// Print a node, or a part of one
@@ -73,8 +95,32 @@ struct Resolve {
 }
 
 pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+    match &arguments.action {
+        Action::Export(arguments) => return super::car::export(arguments, context).await,
+        Action::Import(arguments) => return super::car::import(arguments, context).await,
+        _ => {}
+    }
     let client = context.connect().await?;
     match &arguments.action {
+        // Answered above.
+        Action::Export(_) | Action::Import(_) => {}
+        Action::Stat(stat) => {
+            let progress = stat.progress.unwrap_or_else(|| shows_progress(context));
+            let bar = Bar::count(progress, None, "blocks");
+            let call = client.call("dag/stat").args(&stat.roots).flag("progress", progress);
+            let reply = call.maybe("timeout", context.timeout()).send().await?;
+            let mut last = Value::Null;
+            reply
+                .each(|line: Value| {
+                    let roots = line["DagStats"].as_array().into_iter().flatten();
+                    bar.set(roots.filter_map(|root| root["NumBlocks"].as_u64()).sum());
+                    last = line;
+                    Ok(())
+                })
+                .await?;
+            bar.finish();
+            context.print(&last, |out| print_stat(out, &last))?;
+        }
         Action::Get(get) => {
             let call = client.call("dag/get").arg(&get.path).option("output-codec", &get.output_codec);
             let reply = call.maybe("timeout", context.timeout()).send().await?;
@@ -108,4 +154,21 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     }
     client.close().await?;
     Ok(Outcome::Done)
+}
+
+fn print_stat(out: &mut dyn Write, stat: &Value) -> std::io::Result<()> {
+    let bytes = |value: &Value| value.as_u64().unwrap_or_default();
+    let rows = stat["DagStats"].as_array().into_iter().flatten().map(|root| {
+        let cid = root["Cid"].as_str().unwrap_or_default().to_owned();
+        vec![cid, bytes(&root["NumBlocks"]).to_string(), bytes(&root["Size"]).to_string(), size(bytes(&root["Size"]))]
+    });
+    writeln!(out, "{}", table(&["root", "blocks", "bytes", ""], rows))?;
+    writeln!(
+        out,
+        "all together: {} blocks, {} bytes ({}); {} of the bytes are shared",
+        bytes(&stat["UniqueBlocks"]),
+        bytes(&stat["TotalSize"]),
+        size(bytes(&stat["TotalSize"])),
+        size(bytes(&stat["SharedSize"]))
+    )
 }

@@ -5,7 +5,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 /// A progress bar, which may be invisible.
 pub struct Bar(ProgressBar);
 
-#[allow(dead_code)]
 impl Bar {
     /// Bytes that come or go, of `length` where that is known.
     pub fn bytes(visible: bool, length: Option<u64>) -> Bar {
@@ -43,6 +42,11 @@ impl Bar {
     /// So much in all.
     pub fn set(&self, position: u64) {
         self.0.set_position(position);
+    }
+
+    /// How much there is to come to.
+    pub fn set_length(&self, length: u64) {
+        self.0.set_length(length);
     }
 
     /// Takes the bar away.

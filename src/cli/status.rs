@@ -43,6 +43,14 @@ pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Ou
         for problem in &status.problems {
             writeln!(out, "problem: {problem}")?;
         }
+        let store = &status.store;
+        let budget = store.disk_budget_bytes.map_or_else(|| "no limit".to_owned(), size);
+        let rows = [
+            vec!["RAM".into(), store.ram_blocks.to_string(), size(store.ram_bytes), size(store.ram_budget_bytes)],
+            vec!["NVMe".into(), store.disk_blocks.to_string(), size(store.disk_bytes), budget],
+        ];
+        writeln!(out, "\n{}", table(&["cache", "blocks", "used", "of"], rows))?;
+        writeln!(out, "{} pins; {} free on the disk", store.pins, size(store.available_bytes))?;
         if status.mounts.is_empty() {
             return writeln!(out, "\nnothing is mounted");
         }

@@ -13,15 +13,18 @@
 pub mod add;
 pub mod block;
 mod body;
+mod car;
 pub mod cidfs;
 pub mod dag;
 pub mod files;
 pub mod names;
 pub mod node;
 mod path;
+pub mod pin;
 pub mod query;
 pub mod refs;
 pub mod reply;
+pub mod repo;
 mod time;
 mod upload;
 
@@ -56,6 +59,23 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/block/get", post(block::get))
         .route("/block/put", post(block::put))
         .route("/block/stat", post(block::stat))
+        .route("/block/rm", post(block::rm))
+        .route("/dag/export", post(car::export))
+        .route("/dag/import", post(car::import))
+        .route("/dag/stat", post(car::stat))
+        .route("/pin/add", post(pin::add))
+        .route("/pin/rm", post(pin::rm))
+        .route("/pin/ls", post(pin::ls))
+        .route("/pin/update", post(pin::update))
+        .route("/pin/verify", post(pin::verify))
+        .route("/repo/stat", post(repo::stat))
+        .route("/repo/gc", post(repo::gc))
+        .route("/repo/verify", post(repo::verify))
+        .route("/repo/version", post(repo::version))
+        .route("/repo/ls", post(repo::local))
+        .route("/refs/local", post(repo::local))
+        .route("/cidfs/gc", post(repo::gc_in_detail))
+        .route("/cidfs/verify", post(repo::verify_in_detail))
         .route("/dag/get", post(dag::get))
         .route("/dag/put", post(dag::put))
         .route("/dag/resolve", post(dag::resolve))

@@ -180,7 +180,7 @@ pub async fn kubo(
 }
 
 /// Hands the bytes of a part to the thread that imports it. An import that has failed takes no more; it says why itself.
-async fn pump(
+pub async fn pump(
     mut field: axum::extract::multipart::Field<'_>,
     sender: tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>,
 ) -> Result<(), ApiError> {

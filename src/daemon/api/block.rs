@@ -186,3 +186,25 @@ pub struct Removed {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub error: String,
 }
+
+/// `block/rm?arg=CID…&force=BOOL&quiet=BOOL`: removes blocks that no pin needs, and tells of each.
+pub async fn rm(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
+    let (force, quiet) = (query.flag("force", false)?, query.flag("quiet", false)?);
+    let paths = query.some_arguments("cid")?.to_vec();
+    stream(Stream::Json, caller, move |emit| {
+        let cids = paths.iter().map(|path| path::cid(&daemon, path)).collect::<Result<Vec<_>, _>>()?;
+        for (cid, removed) in cids.iter().zip(daemon.store().remove(&cids)?) {
+            let error = match removed {
+                Ok(true) => String::new(),
+                Ok(false) if force => String::new(),
+                Ok(false) => format!("block {cid} is not here"),
+                Err(error) => ApiError::from(error).message().to_owned(),
+            };
+            if !error.is_empty() || !quiet {
+                emit.json(&Removed { hash: cid.to_string(), error })?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}

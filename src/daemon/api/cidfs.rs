@@ -82,16 +82,60 @@ pub struct Status {
     pub problems: Vec<String>,
     /// What is mounted.
     pub mounts: Vec<MountReport>,
+    /// What is kept, tier by tier.
+    pub store: StoreReport,
+}
+
+/// What the store holds of what it may hold.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct StoreReport {
+    /// The memory that the RAM tier takes, in bytes.
+    pub ram_bytes: u64,
+    /// What it may take.
+    pub ram_budget_bytes: u64,
+    /// Blocks in the RAM tier.
+    pub ram_blocks: u64,
+    /// What the NVMe tier takes on the disk, in bytes.
+    pub disk_bytes: u64,
+    /// What it may take; `None` where that is not limited.
+    pub disk_budget_bytes: Option<u64>,
+    /// Blocks on the NVMe tier.
+    pub disk_blocks: u64,
+    /// What the filesystem has left, in bytes.
+    pub available_bytes: u64,
+    /// The memory of the index, in bytes.
+    pub index_bytes: u64,
+    /// Pins.
+    pub pins: u64,
+    /// Damaged records that were dropped since the start.
+    pub damaged: u64,
 }
 
 /// `cidfs/status`: what is mounted, what is cached, and whether all is well.
 pub async fn status(State(daemon): State<Daemon>) -> Result<Response, ApiError> {
-    reply_json(move || Ok(report(&daemon))).await
+    reply_json(move || report(&daemon)).await
 }
 
-fn report(daemon: &Daemon) -> Status {
-    let problems: Vec<String> = Vec::new();
-    Status {
+fn report(daemon: &Daemon) -> Result<Status, ApiError> {
+    let stat = daemon.store().stat()?;
+    let mut problems = daemon.store().health();
+    if stat.damaged > 0 {
+        problems.push(format!("{} damaged blocks were dropped: run `cidfs verify`", stat.damaged));
+    }
+    let store = StoreReport {
+        ram_bytes: stat.ram_bytes,
+        ram_budget_bytes: stat.ram_budget_bytes,
+        ram_blocks: stat.ram_blocks,
+        disk_bytes: stat.disk_bytes,
+        disk_budget_bytes: Some(stat.disk_budget_bytes).filter(|budget| *budget != u64::MAX),
+        disk_blocks: stat.blocks,
+        available_bytes: stat.available_bytes,
+        index_bytes: stat.index_bytes,
+        pins: daemon.store().pins()?.len() as u64,
+        damaged: stat.damaged,
+    };
+    Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         repository: daemon.repository().path().to_owned(),
@@ -101,7 +145,8 @@ fn report(daemon: &Daemon) -> Status {
         healthy: problems.is_empty(),
         problems,
         mounts: daemon.mounts().list(),
-    }
+        store,
+    })
 }
 
 /// The resident memory of this process, in bytes; 0 where the kernel does not say.

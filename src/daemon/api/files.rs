@@ -4,7 +4,7 @@ use std::io::Write;
 
 use axum::extract::State;
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use super::path::{self, plain};
 use super::query::Query;
-use super::reply::{ApiError, Caller, Emit, Stream, stream, stream_of};
+use super::reply::{ApiError, Caller, Pieces, Stream, stream, stream_of};
 use super::time::rfc3339;
 use crate::block::codec;
 use crate::daemon::Daemon;
@@ -274,36 +274,6 @@ pub async fn get(State(daemon): State<Daemon>, query: Query, caller: Caller) -> 
         Ok(())
     })
     .await
-}
-
-/// Gathers small writes into pieces of a stream.
-struct Pieces<'a> {
-    emit: &'a Emit,
-    buffer: BytesMut,
-}
-
-impl<'a> Pieces<'a> {
-    fn new(emit: &'a Emit) -> Pieces<'a> {
-        Pieces { emit, buffer: BytesMut::with_capacity(API_PIECE_BYTES) }
-    }
-}
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= API_PIECE_BYTES {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = self.buffer.split().freeze();
-        self.emit.bytes(piece).map_err(|error| std::io::Error::other(error.message().to_owned()))
-    }
 }
 
 /// Writes a file, or a directory and all below it, as tar. Iterative: a path of the DAG may be deep.

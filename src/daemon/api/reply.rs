@@ -7,6 +7,7 @@
 //! never looks whole.
 
 use std::fmt::Write as _;
+use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,14 +19,14 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::query::Query;
-use crate::limits::API_STREAM_DEPTH;
+use crate::limits::{API_PIECE_BYTES, API_STREAM_DEPTH};
 
 /// The trailer that says why a stream broke off.
 pub const STREAM_ERROR: &str = "x-stream-error";
@@ -298,5 +299,36 @@ impl hyper::body::Body for Streamed {
                 }
             }
         }))
+    }
+}
+
+/// Gathers small writes into pieces of a stream.
+pub struct Pieces<'a> {
+    emit: &'a Emit,
+    buffer: BytesMut,
+}
+
+impl<'a> Pieces<'a> {
+    /// Into the stream of `emit`. What is left is written by a flush.
+    pub fn new(emit: &'a Emit) -> Pieces<'a> {
+        Pieces { emit, buffer: BytesMut::with_capacity(API_PIECE_BYTES) }
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= API_PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let piece = self.buffer.split().freeze();
+        self.emit.bytes(piece).map_err(|error| std::io::Error::other(error.message().to_owned()))
     }
 }
