@@ -189,35 +189,56 @@ impl Db {
         if open.is_some() {
             return Ok(());
         }
-        let file = self.disk.open(&self.path, Access::Create).map_err(StoreError::io("open", &self.path))?;
-        let database = Database::builder()
-            .set_cache_size(DATABASE_CACHE_BYTES)
-            .create_with_backend(Backend(file))
-            .map_err(|error| self.failed("open", error.into()))?;
+        let file = match self.disk.open(&self.path, Access::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.create()?,
+            file => file.map_err(StoreError::io("open", &self.path))?,
+        };
+        let database = self.database(file)?;
         let mut undo = self.undo.lock();
-        // A read of a table that was never made is an error: make them all.
-        let is_complete = database.begin_read().map_err(redb::Error::from).and_then(|transaction| {
-            transaction.open_table(ROOTS)?;
-            Ok(())
-        });
-        if is_complete.is_err() || !undo.is_empty() {
-            let begun = transact(&database, |transaction| {
-                transaction.open_table(PINS)?;
-                transaction.open_table(NAMES)?;
-                transaction.open_table(FACTS)?;
-                transaction.open_table(DEAD)?;
-                transaction.open_table(RUNS)?;
-                transaction.open_table(ROOTS)?;
+        if !undo.is_empty() {
+            let undone = transact(&database, |transaction| {
                 undo.iter().try_for_each(|change| apply(transaction, change, &mut Vec::new()).map(drop))
             });
-            begun.map_err(|error| self.failed("write", error))?;
-        }
-        if let Some(dir) = self.path.parent() {
-            self.disk.sync_dir(dir).map_err(StoreError::io("flush", dir))?;
+            undone.map_err(|error| self.failed("write", error))?;
         }
         undo.clear();
         *open = Some(database);
         Ok(())
+    }
+
+    /// Makes the database under another name, so that under its own it is whole from the first instant.
+    fn create(&self) -> Result<Arc<dyn DiskFile>, StoreError> {
+        let new = self.path.with_extension("redb.new");
+        let open = |access| self.disk.open(&new, access).map_err(StoreError::io("create", &new));
+        let file = open(Access::Create)?;
+        // What an attempt that was cut off left.
+        file.set_len(0).map_err(StoreError::io("create", &new))?;
+        let database = self.database(file)?;
+        // A read of a table that was never made is an error: make them all.
+        let made = transact(&database, |transaction| {
+            transaction.open_table(PINS)?;
+            transaction.open_table(NAMES)?;
+            transaction.open_table(FACTS)?;
+            transaction.open_table(DEAD)?;
+            transaction.open_table(RUNS)?;
+            transaction.open_table(ROOTS)?;
+            Ok(())
+        });
+        made.map_err(|error| self.failed("create", error))?;
+        drop(database);
+        let file = open(Access::Write)?;
+        file.sync().map_err(StoreError::io("flush", &new))?;
+        self.disk.rename(&new, &self.path).map_err(StoreError::io("create", &self.path))?;
+        if let Some(dir) = self.path.parent() {
+            self.disk.sync_dir(dir).map_err(StoreError::io("flush", dir))?;
+        }
+        Ok(file)
+    }
+
+    fn database(&self, file: Arc<dyn DiskFile>) -> Result<Database, StoreError> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(DATABASE_CACHE_BYTES);
+        builder.create_with_backend(Backend(file)).map_err(|error| self.failed("open", error.into()))
     }
 
     fn failed(&self, what: &'static str, error: redb::Error) -> StoreError {

@@ -59,6 +59,10 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile { file: options.open(path)?, direct: false }))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
     }
