@@ -84,8 +84,8 @@ struct Core {
     roots: roots::Roots,
     /// Held by the one who removes or moves records.
     maintenance: Mutex<()>,
-    /// When eviction last found nothing to evict.
-    futile_eviction: Mutex<Option<Instant>>,
+    /// When eviction last found nothing to evict, and for whom.
+    futile_eviction: Mutex<Option<(Instant, Option<Cid>)>>,
     /// Segments whose dead records are to be written to the database.
     newly_dead: Mutex<HashSet<u32>>,
     health: health::Health,

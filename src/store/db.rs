@@ -226,13 +226,12 @@ impl Db {
         });
         made.map_err(|error| self.failed("create", error))?;
         drop(database);
-        let file = open(Access::Write)?;
-        file.sync().map_err(StoreError::io("flush", &new))?;
+        open(Access::Write)?.sync().map_err(StoreError::io("flush", &new))?;
         self.disk.rename(&new, &self.path).map_err(StoreError::io("create", &self.path))?;
         if let Some(dir) = self.path.parent() {
             self.disk.sync_dir(dir).map_err(StoreError::io("flush", dir))?;
         }
-        Ok(file)
+        self.disk.open(&self.path, Access::Write).map_err(StoreError::io("open", &self.path))
     }
 
     fn database(&self, file: Arc<dyn DiskFile>) -> Result<Database, StoreError> {

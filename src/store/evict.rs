@@ -107,7 +107,12 @@ impl Core {
         let _maintenance = self.maintenance.lock();
         let fill = self.fill()?;
         // Another thread may have made room meanwhile, or found that there is none to be made.
-        let futile = self.futile_eviction.lock().is_some_and(|at| at.elapsed() < FUTILE);
+        let filled = match wanted {
+            For::Cache(root) => Some(root.cid.clone()),
+            For::Own | For::Nobody => None,
+        };
+        let last_futile = self.futile_eviction.lock().clone();
+        let futile = last_futile.is_some_and(|(at, whom)| at.elapsed() < FUTILE && whom == filled);
         if fill.lacks(needed, For::Nobody) == 0 || (futile && !insist) {
             return Ok(());
         }
@@ -142,7 +147,7 @@ impl Core {
         self.flush_dead()?;
         self.squeeze(needed)?;
         let futile = evicted == 0 && self.fill()?.lacks(needed, For::Nobody) > 0;
-        *self.futile_eviction.lock() = futile.then(Instant::now);
+        *self.futile_eviction.lock() = futile.then(|| (Instant::now(), filled));
         if evicted > 0 {
             tracing::info!("evicted {evicted} bytes of blocks that no pin needs");
         }

@@ -37,7 +37,10 @@ impl Store {
 
     /// Removes a pin; false where there was none. Durable on return.
     pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
-        self.core().change(Change::Unpin(cid.clone()))
+        let existed = self.core().change(Change::Unpin(cid.clone()))?;
+        // There is something to evict now.
+        *self.core().futile_eviction.lock() = None;
+        Ok(existed)
     }
 
     /// All pins, in the order of their CIDs.

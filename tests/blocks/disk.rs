@@ -13,13 +13,32 @@ use cidfs::store::disk::{Access, Disk, DiskFile, Lock, LockGuard, Space};
 /// One thing that was done.
 #[derive(Clone, Debug)]
 pub enum Op<Note> {
-    Create { path: PathBuf, file: usize },
-    Rename { from: PathBuf, to: PathBuf },
-    Remove { path: PathBuf },
-    SyncDir { dir: PathBuf },
-    Write { file: usize, offset: u64, data: Vec<u8> },
-    SetLen { file: usize, len: u64 },
-    Sync { file: usize },
+    Create {
+        path: PathBuf,
+        file: usize,
+    },
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Remove {
+        path: PathBuf,
+    },
+    SyncDir {
+        dir: PathBuf,
+    },
+    Write {
+        file: usize,
+        offset: u64,
+        data: Vec<u8>,
+    },
+    SetLen {
+        file: usize,
+        len: u64,
+    },
+    Sync {
+        file: usize,
+    },
     /// The test's own mark of what it had been told by then.
     Note(Note),
 }
@@ -291,7 +310,9 @@ impl<Note: Clone> Replay<Note> {
             Op::Rename { .. } | Op::Remove { .. } => self.names.push(op.clone()),
             Op::SyncDir { dir } => {
                 let (flushed, rest) = self.names.drain(..).partition(|op| match op {
-                    Op::Create { path, .. } | Op::Remove { path } | Op::Rename { to: path, .. } => path.parent() == Some(dir),
+                    Op::Create { path, .. } | Op::Remove { path } | Op::Rename { to: path, .. } => {
+                        path.parent() == Some(dir)
+                    }
                     _ => false,
                 });
                 self.names = rest;

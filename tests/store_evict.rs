@@ -1,0 +1,157 @@
+//! Budgets: what is not pinned goes by root, the one that was used longest ago first; what is pinned stays.
+
+#[path = "blocks/random.rs"]
+mod random;
+
+use std::path::Path;
+
+use cidfs::block::Block;
+use cidfs::config::StoreConfig;
+use cidfs::store::{PinKind, Store, StoreError};
+use random::{block, node};
+
+const MIB: u64 = 1 << 20;
+
+fn open(dir: &Path, disk_bytes: u64) -> Store {
+    let config = StoreConfig { segment_bytes: MIB, ram_bytes: 0, disk_bytes, free_ratio: 0.0 };
+    Store::open(dir, &config).unwrap()
+}
+
+/// A root and its leaves of 50 KB, `kib` KiB in all.
+fn tree(seed: u64, kib: u64) -> Vec<Block> {
+    let leaves: Vec<Block> = (0..kib / 50).map(|leaf| block(seed * 10_000 + leaf, 50 << 10)).collect();
+    let root = node(&leaves);
+    [root].into_iter().chain(leaves).collect()
+}
+
+fn here(store: &Store, blocks: &[Block]) -> usize {
+    blocks.iter().filter(|block| store.get(block.cid()).unwrap().as_ref() == Some(block)).count()
+}
+
+/// Fetches a tree as a cache would: what does not fit is not kept. Says how much was kept.
+fn fetch(store: &Store, tree: &[Block]) -> usize {
+    let mut writer = store.writer_for(tree[0].cid());
+    let mut kept = 0;
+    for block in tree {
+        match writer.put(block) {
+            Ok(()) => kept += 1,
+            Err(StoreError::Full { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    kept
+}
+
+#[test]
+fn the_root_that_was_used_longest_ago_goes_first_and_the_budget_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 16 * MIB);
+    let trees: Vec<Vec<Block>> = (1..=3).map(|seed| tree(seed, 4_000)).collect();
+    for tree in &trees {
+        assert_eq!(fetch(&store, tree), tree.len());
+        // The order of use is kept in seconds.
+        wait_a_second();
+    }
+    store.touch(trees[0][0].cid());
+    let fourth = tree(4, 6_000);
+    assert_eq!(fetch(&store, &fourth), fourth.len());
+    assert!(store.stat().unwrap().disk_bytes <= 16 * MIB);
+    assert_eq!(here(&store, &fourth), fourth.len());
+    assert_eq!(here(&store, &trees[0]), trees[0].len(), "it was touched");
+    assert_eq!(here(&store, &trees[1]), 0, "it was the oldest");
+}
+
+/// Waits until the clock shows another second.
+fn wait_a_second() {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let begun = now();
+    while now() == begun {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn pinned_blocks_are_never_evicted_and_a_full_store_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let pinned = tree(1, 5_000);
+    {
+        let store = open(dir.path(), 12 * MIB);
+        let mut writer = store.writer();
+        for block in &pinned {
+            writer.put(block).unwrap();
+        }
+        store.pin(pinned[0].cid(), PinKind::Recursive, "").unwrap();
+        drop(writer);
+        for seed in 2..8 {
+            fetch(&store, &tree(seed, 3_000));
+            assert_eq!(here(&store, &pinned), pinned.len());
+            assert!(store.stat().unwrap().disk_bytes <= 12 * MIB);
+        }
+        // More of the user's own than the budget holds.
+        let too_much = tree(20, 12_000);
+        let mut writer = store.writer();
+        let error = too_much.iter().find_map(|block| writer.put(block).err()).unwrap();
+        assert!(error.to_string().contains("store.disk_bytes"), "{error}");
+        assert_eq!(here(&store, &pinned), pinned.len());
+    }
+    let store = open(dir.path(), 6 * MIB);
+    store.evict().unwrap();
+    assert_eq!(here(&store, &pinned), pinned.len());
+    let stat = store.stat().unwrap();
+    assert!(stat.disk_bytes <= 6 * MIB, "{stat:?}");
+}
+
+#[test]
+fn a_root_larger_than_the_budget_keeps_what_it_has_and_leaves_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 8 * MIB);
+    let large = tree(1, 20_000);
+    let kept = fetch(&store, &large);
+    assert!(kept > large.len() / 5 && kept < large.len() / 2, "{kept} of {}", large.len());
+    let first: Vec<bool> = large.iter().map(|block| store.has(block.cid())).collect();
+    // Another pass in the same order: a cache that drops the oldest would drop each block just before it is read.
+    assert!(fetch(&store, &large) >= kept);
+    let second: Vec<bool> = large.iter().map(|block| store.has(block.cid())).collect();
+    assert_eq!(first, second);
+    // Another root may take its place.
+    let other = tree(2, 3_000);
+    assert_eq!(fetch(&store, &other), other.len());
+}
+
+#[test]
+fn a_block_of_two_roots_stays_with_the_pinned_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 8 * MIB);
+    let shared = tree(1, 1_000);
+    fetch(&store, &shared);
+    wait_a_second();
+    // The same leaves below a root of the user's own.
+    let own = node(&shared[2..]);
+    let mut writer = store.writer();
+    for block in shared[2..].iter().chain([&own]) {
+        writer.put(block).unwrap();
+    }
+    store.pin(own.cid(), PinKind::Recursive, "").unwrap();
+    drop(writer);
+    for seed in 2..8 {
+        fetch(&store, &tree(seed, 3_000));
+    }
+    assert_eq!(here(&store, &shared[2..]), shared.len() - 2);
+    assert!(!store.has(shared[0].cid()), "nobody needs the other root");
+}
+
+#[test]
+fn whose_the_blocks_are_is_known_after_a_new_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, young) = (tree(1, 2_000), tree(2, 2_000));
+    {
+        let store = open(dir.path(), 12 * MIB);
+        fetch(&store, &old);
+        wait_a_second();
+        fetch(&store, &young);
+    }
+    let store = open(dir.path(), 13 * MIB / 2);
+    let third = tree(3, 3_000);
+    assert_eq!(fetch(&store, &third), third.len());
+    assert_eq!((here(&store, &old), here(&store, &young)), (0, young.len()));
+}
