@@ -16,6 +16,7 @@ mod filesystem;
 mod mountpoint;
 mod options;
 mod requests;
+mod serving;
 mod shared;
 mod xattr;
 
@@ -35,7 +36,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::filesystem::CidFs;
 use self::mountpoint::Mounted;
+use self::serving::Copies;
 use self::shared::Shared;
+use crate::prefetch::Prefetch;
 use crate::tree::{Inodes, Tree};
 
 /// Why a directory cannot be mounted on.
@@ -138,10 +141,12 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
     };
     let counts = Arc::new(RequestCounts::default());
     let shared = Arc::new(Shared {
+        prefetch: Prefetch::new(tree.clone(), runtime.clone()),
         tree,
         inodes: Inodes::new(),
         options: options.clone(),
         counts: counts.clone(),
+        copies: Copies::new(options.copies_dir.clone()),
         runtime,
         owner: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
     });

@@ -15,5 +15,6 @@ pub mod fetch;
 pub mod fuse;
 pub mod import;
 pub mod limits;
+pub mod prefetch;
 pub mod store;
 pub mod tree;

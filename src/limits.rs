@@ -107,6 +107,13 @@ pub const MAX_LINK_HOPS: usize = 16;
 /// names a few shards over and over must not keep a thread for ever.
 pub const MAX_SHARDS_PER_PAGE: usize = 4096;
 
+/// Files whose readers are watched for prefetch: those read last.
+pub const MAX_PREFETCHED_FILES: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).unwrap();
+
+/// The size from which the serving profile copies a file to hand it to the kernel: below, a copy saves less than the
+/// opens that it slows.
+pub const MIN_COPIED_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Different blocks of one file that the extended attributes count: 256 GiB in leaves of 1 MiB, and some
 /// 25 MiB to count them with.
 pub const MAX_COUNTED_BLOCKS: usize = 1 << 18;

@@ -14,14 +14,15 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
-    ReplyBmap, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLock, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, INodeNo, InitFlags, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyBmap,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLock,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use super::options::Profile;
 use super::requests::RequestKind;
+use super::serving::Copies;
 use super::shared::{FOR_EVER, GENERATION, NOT_AT_ALL, NOTHING, Object, Shared, entry_ttl, fail, fill};
 use super::xattr;
 use crate::fetch::Priority;
@@ -32,6 +33,9 @@ use crate::tree::TreeError;
 const MAX_BACKGROUND: u16 = 64;
 /// The largest READ: `fs.fuse.max_pages_limit` pages, beyond which the kernel does not go.
 const MAX_REQUEST_BYTES: u32 = 1 << 20;
+
+/// The unit of statfs.
+const STATFS_BLOCK_BYTES: u64 = 4096;
 
 /// The filesystem of one mount.
 pub(super) struct CidFs {
@@ -66,6 +70,14 @@ impl Filesystem for CidFs {
             if config.add_capabilities(capability).is_err() {
                 tracing::info!(?capability, "this kernel cannot do it: the mount works, but slower");
             }
+        }
+        let options = &self.shared.options;
+        if options.profile == Profile::Serving
+            && options.copies_dir.is_some()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+        {
+            // Copies lie on a filesystem that is stacked on no other.
+            let _ = config.set_max_stack_depth(1);
         }
         // Both refuse 0 only.
         let _ = config.set_max_background(MAX_BACKGROUND);
@@ -127,12 +139,15 @@ impl Filesystem for CidFs {
         });
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
         self.shared.counts.add(RequestKind::Open);
-        match self.shared.options.profile {
+        if self.shared.options.profile == Profile::Training {
             // The kernel never asks again, and keeps every file's pages.
-            Profile::Training => reply.error(Errno::ENOSYS),
-            Profile::Serving => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_NOFLUSH),
+            return reply.error(Errno::ENOSYS);
+        }
+        match or_reply!(reply, self.shared.object(number)) {
+            Object::Root => reply.error(Errno::EISDIR),
+            Object::Inode(inode) => Copies::open(&self.shared, number.0, &inode, reply),
         }
     }
 
@@ -148,7 +163,11 @@ impl Filesystem for CidFs {
         reply: ReplyData,
     ) {
         self.shared.counts.add(RequestKind::Read);
-        let location = or_reply!(reply, self.shared.location(number));
+        let Object::Inode(inode) = or_reply!(reply, self.shared.object(number)) else {
+            return reply.error(Errno::EISDIR);
+        };
+        let location = inode.location;
+        self.shared.prefetch.note(&location, inode.attr.size, offset, size.into());
         let tree = self.shared.tree.clone();
         let cid = location.cid.clone();
         let op = async move { tree.read(&location, offset, size as usize, Priority::Demand).await };
@@ -166,14 +185,15 @@ impl Filesystem for CidFs {
     fn release(
         &self,
         _: &Request,
-        _: INodeNo,
-        _: FileHandle,
+        number: INodeNo,
+        handle: FileHandle,
         _: OpenFlags,
         _: Option<LockOwner>,
         _: bool,
         reply: ReplyEmpty,
     ) {
         self.shared.counts.add(RequestKind::Release);
+        self.shared.copies.release(number.0, handle);
         reply.ok();
     }
 
@@ -230,7 +250,13 @@ impl Filesystem for CidFs {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         self.shared.counts.add(RequestKind::Statfs);
-        reply.statfs(0, 0, 0, 0, 0, 4096, MAX_NAME_BYTES as u32, 4096);
+        // What the store takes, and what it may still take: that is what a mount can hold.
+        let Ok(stat) = self.shared.tree.fetch().store().stat() else { return reply.error(Errno::EIO) };
+        let free =
+            stat.available_bytes.min(stat.disk_budget_bytes.saturating_sub(stat.disk_bytes)) / STATFS_BLOCK_BYTES;
+        let used = stat.disk_bytes.div_ceil(STATFS_BLOCK_BYTES);
+        let block = STATFS_BLOCK_BYTES as u32;
+        reply.statfs(used + free, free, free, stat.blocks, 0, block, MAX_NAME_BYTES as u32, block);
     }
 
     fn getxattr(&self, _: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

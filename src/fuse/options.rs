@@ -1,5 +1,6 @@
 //! How a mount behaves: [`MountOptions`], and how they are read from a `-o` list.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What a mount is made for.
@@ -28,6 +29,8 @@ pub struct MountOptions {
     pub threads: usize,
     /// How much the kernel reads ahead in a file, in bytes, where we are allowed to say.
     pub read_ahead_bytes: u64,
+    /// Where the serving profile may put copies of large files, for the kernel to read by itself. `None`: no copies.
+    pub copies_dir: Option<PathBuf>,
     /// How long a request may wait for a block that is not on this machine.
     pub timeout: Duration,
 }
@@ -41,6 +44,7 @@ impl Default for MountOptions {
             exec: true,
             threads: 0,
             read_ahead_bytes: 1 << 20,
+            copies_dir: None,
             timeout: crate::config::FetchConfig::default().timeout,
         }
     }

@@ -13,8 +13,10 @@ use tokio::runtime::Handle;
 use super::errno::{errno, is_ordinary};
 use super::options::MountOptions;
 use super::requests::RequestCounts;
+use super::serving::Copies;
 use crate::block::Cid;
 use crate::dag::unixfs::Mtime;
+use crate::prefetch::Prefetch;
 use crate::tree::{Attr, Entry, FIRST_CURSOR, FileKind, Inode, Inodes, Listed, Location, ROOT_INODE, Tree, TreeError};
 
 /// How long the kernel may keep what never changes.
@@ -41,6 +43,8 @@ pub(super) struct Shared {
     pub inodes: Inodes,
     pub options: MountOptions,
     pub counts: Arc<RequestCounts>,
+    pub copies: Copies,
+    pub prefetch: Prefetch,
     pub runtime: Handle,
     pub owner: (u32, u32),
 }

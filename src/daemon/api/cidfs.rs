@@ -20,6 +20,7 @@ pub async fn mount(State(daemon): State<Daemon>, query: Query) -> Result<Respons
     }
     let mountpoint = absolute(query.argument("mountpoint")?)?;
     let mut options = mounts::options(daemon.config());
+    options.copies_dir = Some(daemon.repository().path().to_owned());
     for list in query.texts("options") {
         options.parse(list).map_err(|error| ApiError::usage(error.to_string()))?;
     }
