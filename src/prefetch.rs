@@ -104,16 +104,14 @@ impl File {
         let follows = |stream: &Stream| offset <= stream.end + DISORDER_BYTES && end + DISORDER_BYTES >= stream.end;
         let index = self.streams.iter().position(follows);
         // The stream that moved last is at the back.
-        let mut stream = match index {
-            Some(index) => self.streams.remove(index),
-            None => {
-                if self.streams.len() == STREAMS {
-                    self.streams.remove(0);
-                }
-                self.streams.push(Stream { end, run: 0, window: MIN_WINDOW_BYTES, ahead: end });
-                return None;
+        let Some(index) = index else {
+            if self.streams.len() == STREAMS {
+                self.streams.remove(0);
             }
+            self.streams.push(Stream { end, run: 0, window: MIN_WINDOW_BYTES, ahead: end });
+            return None;
         };
+        let mut stream = self.streams.remove(index);
         let moved = end > stream.end;
         stream.end = stream.end.max(end);
         stream.ahead = stream.ahead.max(stream.end);
