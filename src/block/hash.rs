@@ -15,9 +15,13 @@ use crate::limits::{MAX_DIGEST_BYTES, MAX_IDENTITY_DIGEST_BYTES, MIN_DIGEST_BYTE
 pub struct Multihash(SmallVec<[u8; 36]>);
 
 impl Multihash {
-    /// Wraps a digest that the function `code` made. Refuses lengths out of bounds.
+    /// Wraps a digest that the function `code` made. Refuses lengths out of bounds, and codes of over 63 bits, which no
+    /// multihash holds.
     pub fn wrap(code: u64, digest: &[u8]) -> Result<Multihash, CidError> {
         check_length(code, digest.len())?;
+        if i64::try_from(code).is_err() {
+            return Err(CidError::Varint);
+        }
         let mut bytes = SmallVec::new();
         write_varint(&mut bytes, code);
         write_varint(&mut bytes, digest.len() as u64);
@@ -285,5 +289,6 @@ mod tests {
         let short = Multihash::wrap(0x12, &digest[..20]).unwrap();
         assert!(HashFunction::Sha2_256.matches(&short.as_bytes()[2..], b"data"));
         assert!(Multihash::wrap(0x12, &digest[..19]).is_err());
+        assert!(Multihash::wrap(1 << 63, digest).is_err());
     }
 }
