@@ -48,7 +48,7 @@ impl Scale {
             big_files: 2,
             big_bytes: 64 << 20,
             epoch_bytes: 256 << 20,
-            store_blocks: 100_000,
+            store_blocks: 1_000_000,
         }
     }
 }
