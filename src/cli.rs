@@ -22,12 +22,14 @@ mod config;
 mod context;
 mod daemon;
 mod dag;
+mod documents;
 mod get;
 mod id;
 mod init;
 mod logs;
 mod ls;
 mod mount;
+mod mount_helper;
 mod name;
 mod output;
 mod pin;
@@ -96,6 +98,10 @@ enum Verb {
     Init(init::Arguments),
     Id(id::Arguments),
     Version(version::Arguments),
+    Completions(documents::Completions),
+    Man(documents::Man),
+    #[command(hide = true)]
+    Generate(documents::Generate),
 }
 
 /// How a verb ended.
@@ -112,6 +118,9 @@ pub(crate) enum Outcome {
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.first().is_some_and(|name| mount_helper::is_called(name)) {
+        return mount_helper::run(&arguments[1..]);
+    }
     let matches = match Cli::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
@@ -151,16 +160,29 @@ fn purpose(matches: &clap::ArgMatches) -> String {
 
 fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
     let Cli { global, verb } = cli;
+    match &verb {
+        // These need no repository.
+        Verb::Completions(arguments) => return documents::completions(arguments),
+        Verb::Man(arguments) => return documents::man(arguments),
+        Verb::Generate(arguments) => return documents::generate(arguments),
+        _ => {}
+    }
     let context = Context::new(global, purpose, Vec::new())?;
-    if let Verb::Daemon(arguments) = verb {
-        return daemon::run(&arguments, &context);
+    match &verb {
+        // These have a runtime of their own, of more than one thread.
+        Verb::Daemon(arguments) => return daemon::run(arguments, &context),
+        Verb::Mount(arguments) if arguments.foreground => return mount::foreground(arguments, &context),
+        _ => {}
+    }
+    for warning in context.settings.warnings() {
+        eprintln!("cidfs: {warning}");
     }
     logs::for_verbs(&context)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         match verb {
-            // It has a runtime of its own, above.
-            Verb::Daemon(_) => Ok(Outcome::Done),
+            // They were answered above.
+            Verb::Daemon(_) | Verb::Completions(_) | Verb::Man(_) | Verb::Generate(_) => Ok(Outcome::Done),
             Verb::Add(arguments) => add::run(&arguments, &context).await,
             Verb::Mount(arguments) => mount::run(&arguments, &context).await,
             Verb::Umount(arguments) => umount::run(&arguments, &context).await,

@@ -177,6 +177,24 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
     Ok(Mount { mounted, counts, shared, result, over, session: Some(session), own_runtime })
 }
 
+/// Takes away a cidfs mount on `path` that another process made, or left behind when it died. Open files in it go on where
+/// that process lives. False where no cidfs mount is there.
+pub fn take_away(path: &Path) -> io::Result<bool> {
+    // A stale mount cannot be resolved itself, but its parent can.
+    let path = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => match parent.canonicalize() {
+            Ok(parent) => parent.join(name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        },
+        _ => path.to_owned(),
+    };
+    match mountpoint::mounts()?.iter().rfind(|mount| mount.path == path) {
+        Some(mount) if mount.is_ours() => mountpoint::detach(&path).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
 impl Mount {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {

@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod fuse;
 pub mod import;
 pub mod limits;
+pub mod metrics;
 pub mod prefetch;
 pub mod store;
 pub mod tree;

@@ -42,6 +42,11 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     crate::config::parse_size(text).ok_or_else(|| "a number of bytes is like 1048576, 64KiB or 1MB".to_owned())
 }
 
+/// The user's home, by the system's list of users.
+fn home() -> Option<PathBuf> {
+    nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.dir)
+}
+
 /// What every verb is given.
 pub struct Context {
     /// The flags that every verb takes.
@@ -59,7 +64,7 @@ impl Context {
     pub fn new(global: Global, purpose: String, flags: Vec<(String, String)>) -> anyhow::Result<Context> {
         let repository = match &global.repo {
             Some(path) => std::path::absolute(path)?,
-            None => repository::locate(|name| std::env::var_os(name))?,
+            None => repository::locate(|name| std::env::var_os(name), home())?,
         };
         let mut all: Vec<(String, String)> =
             global.config.iter().map(|text| (format!("-c {text}"), text.clone())).collect();

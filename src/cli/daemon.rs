@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::{Outcome, logs};
-use crate::daemon::{Daemon, Repository, Role, serve};
+use crate::daemon::{Daemon, Repository, Role, ServeError, serve};
 use crate::limits::{API_MAX_REQUESTS, REPOSITORY_WAIT};
 
 /// Serve the repository to other commands, in the foreground
@@ -35,7 +35,7 @@ pub const READY: &str = "ready\n";
 pub fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
     if !arguments.for_mounts {
         logs::for_daemon(context)?;
-        serve_until_told(context, Role::Daemon, || {})?;
+        serve_until_told(context, Role::Daemon, async |_| Ok(()))?;
         return Ok(Outcome::Done);
     }
     // Standard error is the log already. Away from the terminal and the directory of whoever started it.
@@ -43,9 +43,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> 
     std::env::set_current_dir("/")?;
     logs::for_daemon(context)?;
     let mut told = false;
-    let result = serve_until_told(context, Role::Mounts, || {
+    let result = serve_until_told(context, Role::Mounts, async |_| {
         told = true;
         tell_starter(READY);
+        Ok(())
     });
     if let Err(error) = &result {
         tracing::error!("{}", super::one_line(error));
@@ -67,8 +68,12 @@ fn tell_starter(text: &str) {
     }
 }
 
-/// Opens the repository and serves it in this process until it is told to end.
-fn serve_until_told(context: &Context, role: Role, ready: impl FnOnce()) -> anyhow::Result<()> {
+/// Opens the repository and serves it in this process until it is told to end. `start` runs once requests are taken.
+pub fn serve_until_told(
+    context: &Context,
+    role: Role,
+    start: impl AsyncFnOnce(Daemon) -> Result<(), ServeError>,
+) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let repository = Repository::lock(&context.repository, &context.purpose, REPOSITORY_WAIT)?;
@@ -76,7 +81,7 @@ fn serve_until_told(context: &Context, role: Role, ready: impl FnOnce()) -> anyh
         let daemon = tokio::task::spawn_blocking(move || Daemon::open(repository, settings, role)).await??;
         // The lock of the repository goes with the process: threads that are still ending may use what it guards.
         std::mem::forget(daemon.clone());
-        serve(daemon, ready).await?;
+        serve(daemon.clone(), start(daemon)).await?;
         anyhow::Ok(())
     });
     runtime.shutdown_background();
@@ -84,7 +89,7 @@ fn serve_until_told(context: &Context, role: Role, ready: impl FnOnce()) -> anyh
 }
 
 /// The runtime of a daemon: two workers suffice, as what blocks has threads of its own, and idle threads cost memory.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(API_MAX_REQUESTS * 2)

@@ -11,10 +11,10 @@ pub fn for_daemon(context: &Context) -> anyhow::Result<()> {
     install(context, &context.config().log.filter)
 }
 
-/// Logs of a verb: warnings, unless somebody asked for more.
+/// Logs of a verb: none, unless somebody asked for them. What went wrong is in its one line of error.
 pub fn for_verbs(context: &Context) -> anyhow::Result<()> {
     let asked = context.settings.get("log.filter")?.source != Source::Default;
-    install(context, if asked { &context.config().log.filter } else { "warn" })
+    install(context, if asked { &context.config().log.filter } else { "off" })
 }
 
 fn install(context: &Context, filter: &str) -> anyhow::Result<()> {

@@ -4,11 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::client::{Call, Client};
 use super::context::Context;
-use super::{Outcome, spawn};
+use super::daemon::serve_until_told;
+use super::{Outcome, logs, spawn};
 use crate::config::{Config, MountProfile};
 use crate::daemon::mounts::MountReport;
+use crate::daemon::server::notify_supervisor;
+use crate::daemon::{Role, ServeError};
 
 /// Mount: read everything below MOUNTPOINT/<cid>
 ///
@@ -42,9 +47,21 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+    let client = spawn::daemon(context).await?;
+    let call = request(&client, arguments, context)?;
+    let report: MountReport = call.maybe("timeout", context.timeout()).send().await?.json().await?;
+    tell(&report, context)?;
+    Ok(Outcome::Done)
+}
+
+fn tell(report: &MountReport, context: &Context) -> anyhow::Result<()> {
+    context.print(report, |out| writeln!(out, "mounted on {} ({})", report.mountpoint.display(), report.profile))
+}
+
+/// The request that mounts.
+fn request<'a>(client: &'a Client, arguments: &Arguments, context: &Context) -> anyhow::Result<Call<'a>> {
     let mountpoint = std::path::absolute(&arguments.mountpoint)?;
     let mountpoint = mountpoint.to_str().context("the mountpoint's name is not UTF-8")?;
-    let client = spawn::daemon(context).await?;
     let mut call = client.call("cidfs/mount").arg(mountpoint).option("options", settings_list(context.config()));
     if let Some(profile) = &arguments.profile {
         call = call.option("options", format!("profile={profile}"));
@@ -52,8 +69,50 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     for list in &arguments.options {
         call = call.option("options", list);
     }
-    let report: MountReport = call.maybe("timeout", context.timeout()).send().await?.json().await?;
-    context.print(&report, |out| writeln!(out, "mounted on {} ({})", report.mountpoint.display(), report.profile))?;
+    Ok(call)
+}
+
+/// Mounts, and stays until the mount is gone or a signal ends it. Where a daemon runs, it has the mount; where none does, this
+/// process is the daemon.
+pub fn foreground(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let running = runtime.block_on(Client::running(&context.repository));
+    if let Some(client) = running {
+        logs::for_verbs(context)?;
+        return runtime.block_on(beside(&client, arguments, context));
+    }
+    drop(runtime);
+    logs::for_daemon(context)?;
+    serve_until_told(context, Role::Mounts, async |daemon| {
+        let failed = |error: anyhow::Error| ServeError::Start(super::one_line(&error));
+        let client = Client::Here(daemon);
+        let mounted = async {
+            let call = request(&client, arguments, context)?;
+            let report: MountReport = call.send().await?.json().await?;
+            tell(&report, context)
+        };
+        mounted.await.map_err(failed)
+    })?;
+    Ok(Outcome::Done)
+}
+
+/// Asks a daemon that runs for the mount, and stays beside it.
+async fn beside(client: &Client, arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reply = request(client, arguments, context)?.flag("wait", true).send().await?;
+    let first = reply.next().await?.context("the answer broke off")?;
+    let report: MountReport = serde_json::from_slice(&first)?;
+    tell(&report, context)?;
+    notify_supervisor("READY=1");
+    let ended = async { while let Ok(Some(_)) = reply.next().await {} };
+    tokio::select! {
+        () = ended => return Ok(Outcome::Done),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    notify_supervisor("STOPPING=1");
+    client.call("cidfs/umount").arg(report.mountpoint.to_string_lossy()).send().await?;
     Ok(Outcome::Done)
 }
 

@@ -33,7 +33,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -100,6 +100,7 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
     }
     Router::new()
         .nest("/api/v0", kubo)
+        .route("/metrics", get(cidfs::metrics))
         .fallback(not_found)
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(places, guard))

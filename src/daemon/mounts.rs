@@ -11,6 +11,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::Daemon;
 use crate::config::{MountConfig, MountProfile};
@@ -114,6 +115,11 @@ impl Mounts {
             drop(busy);
         });
         Ok(report)
+    }
+
+    /// Cancelled when the mount on `mountpoint` has ended; `None` where this daemon has none there.
+    pub fn over(&self, mountpoint: &Path) -> Option<CancellationToken> {
+        self.table.lock().get(mountpoint).map(|mounted| mounted.mount.over())
     }
 
     /// Unmounts `mountpoint`: reads in flight are answered first. False where this daemon has no mount there.

@@ -68,14 +68,20 @@ pub struct Repository {
 }
 
 /// Where the repository is: `CIDFS_PATH`, else `cidfs` in `XDG_DATA_HOME`, else `~/.local/share/cidfs`. `variable` reads
-/// the environment. The path is absolute; nothing is made.
-pub fn locate(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Result<PathBuf, RepositoryError> {
+/// the environment, and `home` is the user's home by the system's list of users. The path is absolute; nothing is made.
+pub fn locate(
+    variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+    home: Option<PathBuf>,
+) -> Result<PathBuf, RepositoryError> {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = if let Some(path) = set("CIDFS_PATH") {
         path
     } else if let Some(data) = set("XDG_DATA_HOME").filter(|path| path.is_absolute()) {
         data.join("cidfs")
     } else if let Some(home) = set("HOME") {
+        home.join(".local/share/cidfs")
+    } else if let Some(home) = home {
+        // Whoever is started at boot has no HOME.
         home.join(".local/share/cidfs")
     } else {
         return Err(RepositoryError::NoHome);
@@ -199,11 +205,15 @@ mod tests {
     #[test]
     fn the_repository_is_where_the_environment_says() {
         let all = &[("CIDFS_PATH", "/a"), ("XDG_DATA_HOME", "/b"), ("HOME", "/c")];
-        assert_eq!(locate(with(all)).unwrap(), Path::new("/a"));
-        assert_eq!(locate(with(&all[1..])).unwrap(), Path::new("/b/cidfs"));
-        assert_eq!(locate(with(&all[2..])).unwrap(), Path::new("/c/.local/share/cidfs"));
-        assert_eq!(locate(with(&[("CIDFS_PATH", ""), ("HOME", "/c")])).unwrap(), Path::new("/c/.local/share/cidfs"));
-        assert!(matches!(locate(with(&[])), Err(RepositoryError::NoHome)));
+        assert_eq!(locate(with(all), None).unwrap(), Path::new("/a"));
+        assert_eq!(locate(with(&all[1..]), None).unwrap(), Path::new("/b/cidfs"));
+        assert_eq!(locate(with(&all[2..]), None).unwrap(), Path::new("/c/.local/share/cidfs"));
+        assert_eq!(
+            locate(with(&[("CIDFS_PATH", ""), ("HOME", "/c")]), None).unwrap(),
+            Path::new("/c/.local/share/cidfs")
+        );
+        assert_eq!(locate(with(&[]), Some("/d".into())).unwrap(), Path::new("/d/.local/share/cidfs"));
+        assert!(matches!(locate(with(&[]), None), Err(RepositoryError::NoHome)));
     }
 
     #[test]

@@ -35,13 +35,17 @@ pub enum ServeError {
     /// Signals cannot be heard.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
+    /// What was to be done at the start failed.
+    #[error("{0}")]
+    Start(String),
     /// It did not end in time, or was told not to wait.
     #[error("ended before everything in flight was done: {0}")]
     Forced(String),
 }
 
-/// Serves the API until the daemon is told to end, then ends it in order. `ready` is called once requests are taken.
-pub async fn serve(daemon: Daemon, ready: impl FnOnce()) -> Result<(), ServeError> {
+/// Serves the API until the daemon is told to end, then ends it in order. `start` runs once requests are taken; where it
+/// fails, so does all. Then a supervisor is told that the daemon is ready.
+pub async fn serve(daemon: Daemon, start: impl Future<Output = Result<(), ServeError>>) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let mut servers = JoinSet::new();
 
@@ -68,13 +72,18 @@ pub async fn serve(daemon: Daemon, ready: impl FnOnce()) -> Result<(), ServeErro
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         servers.spawn(served.into_future());
     }
-    notify_supervisor("READY=1");
-    tracing::info!(socket = %socket.display(), pid = std::process::id(), "cidfs is ready");
-    ready();
+    let started = start.await;
+    if started.is_ok() {
+        notify_supervisor("READY=1");
+        tracing::info!(socket = %socket.display(), pid = std::process::id(), "cidfs is ready");
+    } else {
+        daemon.stop();
+    }
 
     tokio::select! {
-        name = signals.next() => tracing::info!(signal = name, "ending: requests and reads in flight are finished first"),
+        biased;
         () = stop.cancelled() => tracing::info!("ending"),
+        name = signals.next() => tracing::info!(signal = name, "ending: requests and reads in flight are finished first"),
         () = last_mount_gone(&daemon) => tracing::info!("ending: the last mount is gone"),
     }
     notify_supervisor("STOPPING=1");
@@ -96,7 +105,7 @@ pub async fn serve(daemon: Daemon, ready: impl FnOnce()) -> Result<(), ServeErro
     match forced {
         None => {
             tracing::info!("ended");
-            Ok(())
+            started
         }
         Some(why) => Err(ServeError::Forced(why)),
     }
@@ -168,7 +177,7 @@ fn bind_unix(socket: &Path) -> std::io::Result<UnixListener> {
 
 /// Tells systemd, or whoever else set `NOTIFY_SOCKET`, of a change of state (`sd_notify(3)`). Where nobody asks, or nobody
 /// listens, nothing happens.
-fn notify_supervisor(state: &str) {
+pub fn notify_supervisor(state: &str) {
     let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else { return };
     let send = || -> std::io::Result<()> {
         let bytes = name.as_encoded_bytes();

@@ -37,6 +37,13 @@ pub(super) struct MountInfo {
     pub source: String,
 }
 
+impl MountInfo {
+    /// Whether a cidfs made it.
+    pub fn is_ours(&self) -> bool {
+        self.kind == format!("fuse.{NAME}") || self.kind == NAME
+    }
+}
+
 /// The mounts that this process sees, those mounted later after those that they cover.
 pub(super) fn mounts() -> io::Result<Vec<MountInfo>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
@@ -231,7 +238,7 @@ fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Takes the mount on `path` out of the tree of directories; open files in it go on.
-fn detach(path: &Path) -> io::Result<()> {
+pub(super) fn detach(path: &Path) -> io::Result<()> {
     match nix::mount::umount2(path, MntFlags::MNT_DETACH) {
         Err(Errno::EPERM) => {
             let output = Command::new(FUSERMOUNT).args(["-u", "-z", "--"]).arg(path).stdin(Stdio::null()).output()?;

@@ -212,7 +212,8 @@ impl Progress for KuboTold<'_> {
             Event::Progress { path, bytes } if self.progress => {
                 json!({ "Name": String::from_utf8_lossy(&path), "Bytes": bytes })
             }
-            Event::Added(entry) if !self.silent => added_line(&entry),
+            // As in kubo, directories are told even so.
+            Event::Added(entry) if !self.silent || entry.directory => added_line(&entry),
             _ if self.emit.is_gone() => return ControlFlow::Break(()),
             _ => return ControlFlow::Continue(()),
         };

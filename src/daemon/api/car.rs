@@ -109,7 +109,9 @@ fn stat_line(stat: &DagStat, done: bool) -> Value {
         if stat.shared_size > 0 {
             line.insert("SharedSize".into(), json!(stat.shared_size));
         }
-        line.insert("Ratio".into(), json!(stat.ratio()));
+        // As Go writes it: the shortest digits of a single-precision number.
+        let ratio: Option<serde_json::Number> = stat.ratio().to_string().parse().ok();
+        line.insert("Ratio".into(), json!(ratio));
     }
     line.insert("DagStats".into(), Value::Array(roots));
     Value::Object(line)

@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::query::Query;
-use super::reply::{ApiError, json as reply_json, json_response};
+use super::reply::{ApiError, Caller, Stream, json as reply_json, json_response, stream};
 use crate::config::{Raw, Setting};
 use crate::daemon::mounts::{self, MountReport};
 use crate::daemon::{Daemon, Role};
+use crate::metrics;
 
-/// `cidfs/mount?arg=MOUNTPOINT&options=LIST`: mounts, and answers when the mount does.
-pub async fn mount(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+/// `cidfs/mount?arg=MOUNTPOINT&options=LIST&wait=BOOL`: mounts, and answers when the mount does. With `wait`, the answer ends
+/// when the mount is gone.
+pub async fn mount(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
     if daemon.role() == Role::Verb {
         return Err(ApiError::new("a mount needs a daemon"));
     }
@@ -24,7 +26,23 @@ pub async fn mount(State(daemon): State<Daemon>, query: Query) -> Result<Respons
     for list in query.texts("options") {
         options.parse(list).map_err(|error| ApiError::usage(error.to_string()))?;
     }
-    reply_json(move || Ok(daemon.mounts().mount(&daemon, &mountpoint, options)?)).await
+    if !query.flag("wait", false)? {
+        return reply_json(move || Ok(daemon.mounts().mount(&daemon, &mountpoint, options)?)).await;
+    }
+    stream(Stream::Json, caller, move |emit| {
+        let report = daemon.mounts().mount(&daemon, &mountpoint, options)?;
+        emit.json(&report)?;
+        let Some(over) = daemon.mounts().over(&report.mountpoint) else { return Ok(()) };
+        tokio::runtime::Handle::current().block_on(async {
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = daemon.stopping().cancelled() => {}
+                () = emit.gone() => {}
+            }
+        });
+        Ok(())
+    })
+    .await
 }
 
 /// `cidfs/umount?arg=MOUNTPOINT…` or `cidfs/umount?all=true`: unmounts, and answers with what it unmounted. What this daemon
@@ -148,6 +166,35 @@ fn report(daemon: &Daemon) -> Result<Status, ApiError> {
         mounts: daemon.mounts().list(),
         store,
     })
+}
+
+/// `GET /metrics`: the figures of the moment for Prometheus.
+pub async fn metrics(State(daemon): State<Daemon>) -> Result<Response, ApiError> {
+    let page = super::reply::blocking(move || {
+        let status = report(&daemon)?;
+        let store = status.store;
+        let requests = status.mounts.iter().flat_map(|mount| {
+            let mountpoint = mount.mountpoint.display().to_string();
+            mount.requests.iter().map(move |(kind, count)| (mountpoint.clone(), kind.clone(), *count))
+        });
+        Ok(metrics::page(&metrics::Figures {
+            uptime_seconds: status.uptime_seconds,
+            resident_bytes: status.resident_bytes,
+            ram_bytes: (store.ram_bytes, store.ram_budget_bytes),
+            disk_bytes: (store.disk_bytes, store.disk_budget_bytes.unwrap_or(u64::MAX)),
+            blocks: (store.ram_blocks, store.disk_blocks),
+            index_bytes: store.index_bytes,
+            damaged: store.damaged,
+            pins: store.pins,
+            hidden_names: daemon.tree().hidden_names(),
+            healthy: status.healthy,
+            mounts: status.mounts.len() as u64,
+            requests: requests.collect(),
+        }))
+    })
+    .await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(axum::http::header::CONTENT_TYPE, kind)], page).into_response())
 }
 
 /// The resident memory of this process, in bytes; 0 where the kernel does not say.

@@ -260,7 +260,9 @@ pub async fn get(State(daemon): State<Daemon>, query: Query, caller: Caller) -> 
     let name = plain(&path).rsplit('/').next().unwrap_or_default().to_owned();
     let kind = if level.is_some() { Stream::Gzip } else { Stream::Tar };
     stream_of(kind, claimed, caller, move |emit| {
-        let Some(level) = level else { return write_tar(&daemon, &entry, &name, Pieces::new(emit)).map(drop) };
+        let Some(level) = level else {
+            return Ok(write_tar(&daemon, &entry, &name, Pieces::new(emit))?.flush()?);
+        };
         let packed = GzEncoder::new(Pieces::new(emit), Compression::new(level));
         let packed = if !archive && entry.attr.kind == FileKind::File {
             // One file alone is compressed as it is.

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use axum::body::Body;
@@ -152,12 +152,36 @@ impl Emit {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(ApiError::timeout());
         }
-        self.sender.blocking_send(Ok(bytes)).map_err(|_| ApiError::gone())
+        wait(self.sender.send(Ok(bytes))).map_err(|_| ApiError::gone())
+    }
+
+    /// Returns when nobody reads any more.
+    pub async fn gone(&self) {
+        self.sender.closed().await;
     }
 
     /// Whether nobody reads any more: long work that says little asks now and then.
     pub fn is_gone(&self) -> bool {
         self.sender.is_closed()
+    }
+}
+
+/// Waits on a thread that may block. Unlike the runtime's own waiting this may be done from within a future that such a thread
+/// drives, as a walk of a DAG is whose progress is told.
+fn wait<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
     }
 }
 
