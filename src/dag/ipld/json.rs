@@ -175,14 +175,14 @@ impl Reader<'_> {
         let len = rest.iter().take_while(|byte| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')).count();
         // The bytes of a number are ASCII.
         let number = std::str::from_utf8(&rest[..len]).unwrap_or_default();
-        let digits = number.strip_prefix('-').unwrap_or(number).as_bytes();
-        let value = if !matches!(digits, [b'0', b'0'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit) {
-            let range = -(1_i128 << 64)..1_i128 << 64;
-            number.parse().ok().filter(|number| range.contains(number)).map(Value::Integer)
-        } else {
-            // Rust reads more than JSON has (`.5`, `1.`, `01`), so JSON's own reader decides.
-            let float: Option<f64> = serde_json::from_str(number).ok();
-            float.filter(|number| number.is_finite()).map(Value::Float)
+        let value = match parts_of(number) {
+            Some(Parts::Integer) => {
+                let range = -(1_i128 << 64)..1_i128 << 64;
+                number.parse().ok().filter(|number| range.contains(number)).map(Value::Integer)
+            }
+            // Rust rounds to the nearest float, so what is written is read as the same one.
+            Some(Parts::Float) => number.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Float),
+            None => None,
         };
         let value = value.ok_or_else(|| self.malformed("a number that is malformed or out of range"))?;
         self.at += len;
@@ -245,6 +245,32 @@ impl Reader<'_> {
         self.expect(b':')?;
         Ok(true)
     }
+}
+
+/// What a number has beside its sign and its digits.
+enum Parts {
+    Integer,
+    /// A point or an exponent.
+    Float,
+}
+
+/// Checks a number by the grammar of JSON, which has less than Rust reads: no `.5`, `1.`, or `01`.
+fn parts_of(number: &str) -> Option<Parts> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.strip_prefix('-').unwrap_or(number);
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (number, None),
+    };
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let is_well_formed = digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(|exponent| digits(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)));
+    is_well_formed.then_some(if fraction.is_none() && exponent.is_none() { Parts::Integer } else { Parts::Float })
 }
 
 /// Writes a token of dag-json.

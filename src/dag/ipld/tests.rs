@@ -51,6 +51,16 @@ fn dag_json_reads_and_writes_what_kubo_does() {
 }
 
 #[test]
+fn a_float_of_dag_json_is_the_nearest_one() {
+    // A reader that is off by one in the last place writes back another number.
+    let text = "33333233333333333333333336633332333333333333333336.6666666626";
+    let Value::Float(float) = from_json(text).unwrap().value() else { panic!() };
+    assert_eq!(float.to_bits(), text.parse::<f64>().unwrap().to_bits());
+    let written = json(&from_json(text).unwrap());
+    assert_eq!(json(&from_json(&written).unwrap()), written);
+}
+
+#[test]
 fn dag_json_that_has_no_one_meaning_is_refused() {
     for text in [
         "",
