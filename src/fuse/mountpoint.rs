@@ -133,7 +133,10 @@ fn is_stale(error: &io::Error) -> bool {
 /// Mounts on `path`, and returns the connection to the kernel.
 pub(super) fn mount(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     match mount_directly(path, options) {
-        Err(MountError::Mount { source, .. }) if source.raw_os_error() == Some(libc::EPERM) => {
+        // The device may be root's alone, and still fusermount3 mounts for others.
+        Err(MountError::Mount { source, .. } | MountError::Device { source })
+            if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES)) =>
+        {
             mount_through_fusermount(path, options)
         }
         done => done,
