@@ -110,7 +110,7 @@ impl UnixFs {
                 (5, Value::Varint(code)) => node.hash_type = Some(code),
                 (6, Value::Varint(fanout)) => node.fanout = Some(fanout),
                 (7, Value::Varint(mode)) => node.mode = Some(mode as u32),
-                (8, Value::Bytes(range)) => node.mtime = Some(decode_mtime(bytes, range)?),
+                (8, Value::Bytes(range)) => node.mtime = decode_mtime(bytes, range)?,
                 (1..=8, _) => return Err(fields.malformed(format!("field {field} of a wrong type"))),
                 // Unknown fields are for later versions of the format, as in every protobuf message.
                 _ => {}
@@ -165,23 +165,26 @@ impl UnixFs {
     }
 }
 
-fn decode_mtime(bytes: &[u8], range: std::ops::Range<usize>) -> Result<Mtime, DagError> {
+/// Reads a time; one whose nanoseconds are out of range is none, as kubo has it.
+fn decode_mtime(bytes: &[u8], range: std::ops::Range<usize>) -> Result<Option<Mtime>, DagError> {
     let mut fields = Fields::new(bytes, range, FORMAT);
     let mut seconds = None;
-    let mut nanoseconds = 0;
+    let mut nanoseconds = None;
     while let Some((field, value)) = fields.next()? {
         match (field, value) {
             (1, Value::Varint(value)) => seconds = Some(value as i64),
-            (2, Value::Fixed32(value)) => nanoseconds = value,
+            (2, Value::Fixed32(value)) => nanoseconds = Some(value),
             (1 | 2, _) => return Err(fields.malformed("an mtime field of a wrong type")),
             _ => {}
         }
     }
     let seconds = seconds.ok_or_else(|| fields.malformed("an mtime without seconds"))?;
-    if nanoseconds > 999_999_999 {
-        return Err(fields.malformed(format!("an mtime with {nanoseconds} nanoseconds")));
-    }
-    Ok(Mtime { seconds, nanoseconds })
+    Ok(match nanoseconds {
+        None => Some(Mtime { seconds, nanoseconds: 0 }),
+        Some(nanoseconds @ 1..=999_999_999) => Some(Mtime { seconds, nanoseconds }),
+        // The bytes of the file are good whatever its time is.
+        Some(_) => None,
+    })
 }
 
 #[cfg(test)]
@@ -222,11 +225,19 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_a_type_or_with_a_bad_mtime_is_refused() {
+    fn a_message_without_a_type_or_with_a_time_without_seconds_is_refused() {
         assert!(UnixFs::decode(&Bytes::new()).is_err());
         assert!(UnixFs::decode(&Bytes::from_static(&[8, 9])).is_err());
-        let mut node = UnixFs::new(Kind::File);
-        node.mtime = Some(Mtime { seconds: 1, nanoseconds: 1_000_000_000 });
-        assert!(UnixFs::decode(&Bytes::from(node.encode())).is_err());
+        assert!(UnixFs::decode(&Bytes::from_static(&[8, 2, 0x42, 0])).is_err());
+    }
+
+    #[test]
+    fn a_time_with_nanoseconds_out_of_range_is_none_and_the_rest_is_read() {
+        let decode = |nanoseconds: u32| {
+            let bytes = [&[8, 2, 0x42, 7, 8, 1, 0x15][..], &nanoseconds.to_le_bytes()].concat();
+            UnixFs::decode(&Bytes::from(bytes)).unwrap().mtime
+        };
+        assert_eq!(decode(999_999_999), Some(Mtime { seconds: 1, nanoseconds: 999_999_999 }));
+        assert_eq!((decode(0), decode(1_000_000_000), decode(u32::MAX)), (None, None, None));
     }
 }
