@@ -65,7 +65,8 @@ pub fn add(
     let writer = (!options.only_hash).then(|| store.writer());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let pool = Pool::new();
-    let roots = std::thread::scope(|scope| {
+    // The writer holds what was added until it is pinned: a gc at the same time leaves it alone.
+    let (roots, writer) = std::thread::scope(|scope| {
         let _closer = pool.start(scope, threads)?;
         Pipeline::new(&settings, &pool, walk, writer, progress).run()
     })?;
@@ -78,5 +79,6 @@ pub fn add(
             store.sync()?;
         }
     }
+    drop(writer);
     Ok(Added { roots })
 }

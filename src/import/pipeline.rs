@@ -135,8 +135,8 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
         }
     }
 
-    /// Adds everything. Returns the roots in the order in which they were added.
-    pub fn run(mut self) -> Result<Vec<Cid>, ImportError> {
+    /// Adds everything. Returns the roots in the order in which they were added, and the writer, which holds what was added.
+    pub fn run(mut self) -> Result<(Vec<Cid>, Option<Writer>), ImportError> {
         loop {
             // A failing walk is not an error before all that it found has been kept: what fails first is told.
             let mut walked = Ok(true);
@@ -148,7 +148,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
             }
             match self.pending.pop_front() {
                 Some(next) => self.keep(next)?,
-                None => return walked.map(|_| self.roots),
+                None => return walked.map(|_| (self.roots, self.writer)),
             }
             if let Err(error) = walked {
                 while let Some(next) = self.pending.pop_front() {
