@@ -1,6 +1,6 @@
 //! The work on a file: its bytes become leaves, and its leaves a tree. These functions run on the threads of the pool.
 //!
-//! A small file is one task. A large one is cut into [`Part`]s of whole chunks that are tasks of their own; where only the
+//! A small file is one task. A large one is cut into parts of whole chunks that are tasks of their own; where only the
 //! content says where chunks end, or the bytes come from a pipe, a [`Splitter`] on a thread of its own finds the cuts,
 //! and the tasks hash what it found.
 
