@@ -9,7 +9,7 @@
 //! - [`hamt`]: one shard of a directory that is too large for one node (<https://specs.ipfs.tech/unixfs/>).
 //! - [`ipld`]: dag-cbor and dag-json, and every block in the data model (<https://ipld.io/docs/data-model/>).
 //! - [`car`]: blocks in a file or a stream (<https://ipld.io/specs/transport/car/>).
-//! - [`links`]: every link of a block, whatever its codec.
+//! - [`links()`]: every link of a block, whatever its codec.
 
 pub mod car;
 pub mod directory;

@@ -11,7 +11,7 @@
 //!      once sealed: the index, MultihashIndexSorted
 //! ```
 //!
-//! Beside it lies its [`table`](super::table). Reads go past the page cache where the filesystem can: what is read is
+//! Beside it lies its [`table`]. Reads go past the page cache where the filesystem can: what is read is
 //! about to be in the mount's page cache, and one copy there is enough. Files are opened when they are first read, and the
 //! number of open ones is bounded. A segment that is dropped from the store is *doomed*: its files go when its last
 //! reader is done.
