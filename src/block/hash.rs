@@ -5,6 +5,7 @@
 //! below [`MIN_DIGEST_BYTES`].
 
 use sha2::Digest as _;
+use sha3::digest::ExtendableOutput as _;
 use smallvec::SmallVec;
 
 use super::cid::{CidError, read_varint, write_varint};
@@ -98,6 +99,12 @@ pub enum HashFunction {
     Sha3_384,
     /// SHA3-512.
     Sha3_512,
+    /// Keccak-256, as Ethereum uses it.
+    Keccak256,
+    /// Keccak-512.
+    Keccak512,
+    /// SHAKE256 with a digest of 64 bytes.
+    Shake256,
     /// BLAKE2b with a digest of so many bytes (20 to 64).
     Blake2b(u8),
     /// BLAKE2s with a digest of so many bytes (20 to 32).
@@ -124,6 +131,9 @@ impl HashFunction {
             0x16 => HashFunction::Sha3_256,
             0x15 => HashFunction::Sha3_384,
             0x14 => HashFunction::Sha3_512,
+            0x1b => HashFunction::Keccak256,
+            0x1d => HashFunction::Keccak512,
+            0x19 => HashFunction::Shake256,
             0x1e => HashFunction::Blake3,
             0xb214..=0xb240 => HashFunction::Blake2b((code - BLAKE2B_BASE) as u8),
             0xb254..=0xb260 => HashFunction::Blake2s((code - BLAKE2S_BASE) as u8),
@@ -143,6 +153,9 @@ impl HashFunction {
             HashFunction::Sha3_256 => 0x16,
             HashFunction::Sha3_384 => 0x15,
             HashFunction::Sha3_512 => 0x14,
+            HashFunction::Keccak256 => 0x1b,
+            HashFunction::Keccak512 => 0x1d,
+            HashFunction::Shake256 => 0x19,
             HashFunction::Blake2b(len) => BLAKE2B_BASE + u64::from(len),
             HashFunction::Blake2s(len) => BLAKE2S_BASE + u64::from(len),
             HashFunction::Blake3 => 0x1e,
@@ -164,7 +177,10 @@ impl HashFunction {
             "sha3-224" => HashFunction::Sha3_224,
             "sha3-256" => HashFunction::Sha3_256,
             "sha3-384" => HashFunction::Sha3_384,
-            "sha3-512" => HashFunction::Sha3_512,
+            "sha3-512" | "sha3" => HashFunction::Sha3_512,
+            "keccak-256" => HashFunction::Keccak256,
+            "keccak-512" => HashFunction::Keccak512,
+            "shake-256" => HashFunction::Shake256,
             "blake3" => HashFunction::Blake3,
             _ => {
                 if let Some(len) = sized("blake2b-", 160, 512) {
@@ -188,6 +204,9 @@ impl HashFunction {
             HashFunction::Sha3_256 => "sha3-256".into(),
             HashFunction::Sha3_384 => "sha3-384".into(),
             HashFunction::Sha3_512 => "sha3-512".into(),
+            HashFunction::Keccak256 => "keccak-256".into(),
+            HashFunction::Keccak512 => "keccak-512".into(),
+            HashFunction::Shake256 => "shake-256".into(),
             HashFunction::Blake2b(len) => format!("blake2b-{}", u16::from(len) * 8),
             HashFunction::Blake2s(len) => format!("blake2s-{}", u16::from(len) * 8),
             HashFunction::Blake3 => "blake3".into(),
@@ -201,8 +220,12 @@ impl HashFunction {
             HashFunction::Sha1 => 20,
             HashFunction::Sha3_224 => 28,
             HashFunction::Sha3_384 => 48,
-            HashFunction::Sha2_512 | HashFunction::Sha3_512 => 64,
-            HashFunction::Sha2_256 | HashFunction::DoubleSha2_256 | HashFunction::Sha3_256 | HashFunction::Blake3 => 32,
+            HashFunction::Sha2_512 | HashFunction::Sha3_512 | HashFunction::Keccak512 | HashFunction::Shake256 => 64,
+            HashFunction::Sha2_256
+            | HashFunction::DoubleSha2_256
+            | HashFunction::Sha3_256
+            | HashFunction::Keccak256
+            | HashFunction::Blake3 => 32,
             HashFunction::Blake2b(len) | HashFunction::Blake2s(len) => usize::from(len),
         }
     }
@@ -237,6 +260,13 @@ impl HashFunction {
             HashFunction::Sha3_256 => take(&sha3::Sha3_256::digest(data)),
             HashFunction::Sha3_384 => take(&sha3::Sha3_384::digest(data)),
             HashFunction::Sha3_512 => take(&sha3::Sha3_512::digest(data)),
+            HashFunction::Keccak256 => take(&sha3::Keccak256::digest(data)),
+            HashFunction::Keccak512 => take(&sha3::Keccak512::digest(data)),
+            HashFunction::Shake256 => {
+                let mut digest = [0; 64];
+                sha3::Shake256::digest_xof(data, &mut digest);
+                take(&digest)
+            }
             HashFunction::Blake2b(len) => {
                 take(blake2b_simd::Params::new().hash_length(usize::from(len)).hash(data).as_bytes())
             }
@@ -258,7 +288,7 @@ mod tests {
 
     #[test]
     fn codes_and_names_go_both_ways() {
-        assert_eq!(all().len(), 10 + 45 + 13);
+        assert_eq!(all().len(), 13 + 45 + 13);
         for function in all() {
             assert_eq!(HashFunction::from_code(function.code()), Some(function));
             assert_eq!(HashFunction::from_name(&function.name()), Some(function));
