@@ -9,6 +9,7 @@
 //! changes while it is read, or that is no file at all ends the import with an error that names it, and leaves no pin. So
 //! does a caller that stops it.
 
+mod buffers;
 mod chunker;
 mod directory;
 mod error;
@@ -62,13 +63,14 @@ pub fn add(
     let rules =
         Rules { filter: &filter, follow_symlinks: options.dereference_symlinks, empty_directories: options.empty_dirs };
     let walk = Walk::new(roots, options.wrap_with_directory, rules);
-    let writer = (!options.only_hash).then(|| store.writer());
+    // The writer holds what it has put, so that no collection of garbage takes it before it is pinned.
+    let mut writer = (!options.only_hash).then(|| store.writer());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let pool = Pool::new();
     // The writer holds what was added until it is pinned: a gc at the same time leaves it alone.
     let (roots, writer) = std::thread::scope(|scope| {
         let _closer = pool.start(scope, threads)?;
-        Pipeline::new(&settings, &pool, walk, writer, progress).run()
+        Pipeline::new(&settings, &pool, walk, writer.as_mut(), progress).run()
     })?;
     if !options.only_hash {
         if options.pin {

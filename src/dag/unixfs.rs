@@ -165,6 +165,22 @@ impl UnixFs {
     }
 }
 
+/// What stands before and after `len` bytes of data (at least one) in the block of a leaf: a dag-pb node whose message is
+/// of `kind` and holds the data, its length, and the metadata. For writers that have room around the data.
+pub fn leaf_frame(kind: Kind, len: usize, mode: Option<u32>, mtime: Option<Mtime>) -> (Vec<u8>, Vec<u8>) {
+    let without_data = UnixFs { filesize: Some(len as u64), mode, mtime, ..UnixFs::new(kind) }.encode();
+    // The type comes first, a tag and a number of one byte each; the data comes next.
+    let (kind, tail) = without_data.split_at(2);
+    let mut message_head = kind.to_vec();
+    put_varint(&mut message_head, 2 << 3 | 2);
+    put_varint(&mut message_head, len as u64);
+    let mut head = Vec::with_capacity(24);
+    put_varint(&mut head, 1 << 3 | 2);
+    put_varint(&mut head, (message_head.len() + len + tail.len()) as u64);
+    head.extend_from_slice(&message_head);
+    (head, tail.to_vec())
+}
+
 /// Reads a time; one whose nanoseconds are out of range is none, as kubo has it.
 fn decode_mtime(bytes: &[u8], range: std::ops::Range<usize>) -> Result<Option<Mtime>, DagError> {
     let mut fields = Fields::new(bytes, range, FORMAT);
@@ -205,6 +221,25 @@ mod tests {
         };
         assert_eq!(UnixFs::decode(&Bytes::from(node.encode())).unwrap(), node);
         assert_eq!(node.permissions(), 0o4755);
+    }
+
+    #[test]
+    fn a_leaf_in_its_frame_is_the_leaf_that_is_encoded_whole() {
+        for len in [1, 127, 128, 300_000] {
+            for mtime in [None, Some(Mtime { seconds: -1, nanoseconds: 5 })] {
+                let data = Bytes::from(vec![7; len]);
+                let (head, tail) = leaf_frame(Kind::File, len, Some(0o644), mtime);
+                let message = UnixFs {
+                    data: Some(data.clone()),
+                    filesize: Some(len as u64),
+                    mode: Some(0o644),
+                    mtime,
+                    ..UnixFs::new(Kind::File)
+                };
+                let whole = crate::dag::pb::encode([], Some(&message.encode()));
+                assert_eq!([&head[..], &data, &tail].concat(), whole);
+            }
+        }
     }
 
     #[test]

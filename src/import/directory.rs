@@ -89,7 +89,8 @@ fn is_sharded(sharding: &Sharding, entries: &[Entry], message: &[u8]) -> Result<
         }
         SizeEstimation::Disabled => 0,
     };
-    Ok(too_many || bytes as u64 > sharding.threshold)
+    // An empty directory is never sharded, however little its own node may have.
+    Ok(!entries.is_empty() && (too_many || bytes as u64 > sharding.threshold))
 }
 
 fn shard(

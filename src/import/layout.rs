@@ -10,6 +10,7 @@
 use bytes::Bytes;
 
 use super::ImportError;
+use super::buffers::{Buffer, Buffers};
 use super::node::{Leaf, Link, Metadata, data_node, file_node};
 use super::options::{LayoutKind, Settings};
 use crate::block::{Block, codec};
@@ -87,7 +88,7 @@ impl<'a> Tree<'a> {
                     if let Some(leaf) = levels[0].pop() {
                         return Ok(leaf);
                     }
-                    let empty = leaf(settings, Bytes::new(), self.metadata)?;
+                    let empty = leaf(settings, Buffers::default().take(0), self.metadata)?;
                     let link = empty.link();
                     put(empty.block)?;
                     return Ok(link);
@@ -172,16 +173,32 @@ fn node(settings: &Settings, links: &[Link], metadata: Metadata, put: &mut Put<'
 }
 
 /// A leaf of `data`, as the settings have it: plain bytes, or a node around them with `metadata` in it.
-pub(super) fn leaf(settings: &Settings, data: Bytes, metadata: Metadata) -> Result<Leaf, ImportError> {
+pub(super) fn leaf(settings: &Settings, mut data: Buffer, metadata: Metadata) -> Result<Leaf, ImportError> {
     if settings.raw_leaves {
-        let file_bytes = data.len() as u64;
-        return Ok(Leaf { block: settings.cid.block(codec::RAW, data)?, file_bytes });
+        let file_bytes = data.data().len() as u64;
+        return Ok(Leaf { block: settings.cid.block(codec::RAW, data.freeze())?, file_bytes });
     }
     let kind = match settings.layout {
         LayoutKind::Balanced => Kind::File,
         LayoutKind::Trickle => Kind::Raw,
     };
     data_node(&settings.cid, kind, data, metadata)
+}
+
+/// A leaf of `data` that lies among other data. It is copied where the leaf is a node around it.
+pub(super) fn leaf_of_slice(
+    settings: &Settings,
+    buffers: &Buffers,
+    data: Bytes,
+    metadata: Metadata,
+) -> Result<Leaf, ImportError> {
+    if settings.raw_leaves {
+        let file_bytes = data.len() as u64;
+        return Ok(Leaf { block: settings.cid.block(codec::RAW, data)?, file_bytes });
+    }
+    let mut buffer = buffers.take(data.len());
+    buffer.data().copy_from_slice(&data);
+    leaf(settings, buffer, metadata)
 }
 
 fn check_depth(depth: usize) -> Result<(), ImportError> {

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use super::ImportError;
+use super::buffers::Buffer;
 use crate::block::{Block, Cid, HashFunction, codec};
 use crate::dag::pb::{self, PbLink};
-use crate::dag::unixfs::{Kind, Mtime, UnixFs};
+use crate::dag::unixfs::{Kind, Mtime, UnixFs, leaf_frame};
 use crate::limits::{MAX_BLOCK_BYTES, MAX_IDENTITY_DIGEST_BYTES};
 
 /// How a block gets its CID.
@@ -100,18 +101,22 @@ pub(super) fn file_node(format: &CidFormat, links: &[Link], metadata: Metadata) 
     Ok((block, link))
 }
 
-/// A dag-pb node that holds bytes of a file and no links.
-pub(super) fn data_node(format: &CidFormat, kind: Kind, data: Bytes, metadata: Metadata) -> Result<Leaf, ImportError> {
-    let file_bytes = data.len() as u64;
-    let message = UnixFs {
-        data: (!data.is_empty()).then_some(data),
-        filesize: Some(file_bytes),
-        mode: metadata.mode,
-        mtime: metadata.mtime,
-        ..UnixFs::new(kind)
+/// A dag-pb node that holds bytes of a file and no links. It is made in the buffer that the bytes are in.
+pub(super) fn data_node(
+    format: &CidFormat,
+    kind: Kind,
+    mut data: Buffer,
+    metadata: Metadata,
+) -> Result<Leaf, ImportError> {
+    let len = data.data().len();
+    let bytes = if len == 0 {
+        let message = UnixFs { filesize: Some(0), mode: metadata.mode, mtime: metadata.mtime, ..UnixFs::new(kind) };
+        pb::encode([], Some(&message.encode())).into()
+    } else {
+        let (head, tail) = leaf_frame(kind, len, metadata.mode, metadata.mtime);
+        data.freeze_between(&head, &tail)
     };
-    let block = format.block(codec::DAG_PB, pb::encode([], Some(&message.encode())).into())?;
-    Ok(Leaf { block, file_bytes })
+    Ok(Leaf { block: format.block(codec::DAG_PB, bytes)?, file_bytes: len as u64 })
 }
 
 /// The node of a symbolic link.

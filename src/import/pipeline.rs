@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
 
+use super::buffers::Buffers;
 use super::events::{AddedEntry, EntryPath, Event, Listing, Progress};
 use super::file::{self, Built, Splitter};
-use super::layout::{Tree, leaf};
+use super::layout::{Tree, leaf_of_slice};
 use super::node::{Leaf, Link, Metadata, symlink_node};
 use super::options::{LayoutKind, Settings};
 use super::pool::{Pool, Promise};
@@ -34,9 +35,10 @@ use crate::store::Writer;
 pub(super) struct Pipeline<'run, 'env> {
     settings: &'env Settings,
     pool: &'run Pool<'env>,
+    buffers: Buffers,
     walk: Walk<'env>,
     /// `None` where nothing is kept.
-    writer: Option<Writer>,
+    writer: Option<&'run mut Writer>,
     progress: &'run mut dyn Progress,
     /// The large file that is being cut into tasks.
     feeding: Option<Feed>,
@@ -117,12 +119,13 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
         settings: &'env Settings,
         pool: &'run Pool<'env>,
         walk: Walk<'env>,
-        writer: Option<Writer>,
+        writer: Option<&'run mut Writer>,
         progress: &'run mut dyn Progress,
     ) -> Pipeline<'run, 'env> {
         Pipeline {
             settings,
             pool,
+            buffers: Buffers::default(),
             walk,
             writer,
             progress,
@@ -173,15 +176,15 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
                 self.pending.push_back(Pending::Symlink { name, path, target, stat });
             }
             Step::File { name, path, follow, bytes } if bytes <= IMPORT_PART_BYTES as u64 => {
-                let settings = self.settings;
-                let built = self.pool.submit(move || file::build(settings, path, follow));
+                let (settings, buffers) = (self.settings, self.buffers.clone());
+                let built = self.pool.submit(move || file::build(settings, &buffers, path, follow));
                 self.ahead_bytes += bytes;
                 self.pending.push_back(Pending::File { name, bytes, built });
             }
             Step::File { name, path, follow, bytes: _ } => self.open_large(name, path, follow)?,
             Step::Stream { name, path, mut reader } => {
                 let (sender, receiver) = sync_channel(1);
-                let (splitter, shown) = (Splitter::new(self.settings.chunker), path.clone());
+                let (splitter, shown) = (Splitter::new(self.settings.chunker, self.buffers.clone()), path.clone());
                 spawn("import-stream", move || splitter.run(&mut reader, &shown, &sender))?;
                 self.pending.push_back(Pending::Begin { name, path: path.clone(), stat: Stat::default() });
                 self.feeding = Some(Feed::Runs { receiver, path, file: None });
@@ -197,7 +200,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
             Feed::Ranges { file, chunk_bytes, offset: 0 }
         } else {
             let (sender, receiver) = sync_channel(1);
-            let splitter = Splitter::new(self.settings.chunker);
+            let splitter = Splitter::new(self.settings.chunker, self.buffers.clone());
             let reading = Arc::clone(&file);
             spawn("import-split", move || splitter.run(&mut reading.reader(), reading.path(), &sender))?;
             Feed::Runs { receiver, path, file: Some(file) }
@@ -207,7 +210,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
 
     /// Queues the next task of a large file.
     fn feed(&mut self, feed: Feed) -> Result<(), ImportError> {
-        let settings = self.settings;
+        let (settings, buffers) = (self.settings, self.buffers.clone());
         match feed {
             Feed::Ranges { file, chunk_bytes, offset } => {
                 if offset >= file.bytes() {
@@ -217,7 +220,8 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
                 let part_bytes = (IMPORT_PART_BYTES / chunk_bytes).max(1) * chunk_bytes;
                 let end = file.bytes().min(offset + part_bytes as u64);
                 let reading = Arc::clone(&file);
-                let leaves = self.pool.submit(move || file::build_range(settings, &reading, offset..end, chunk_bytes));
+                let leaves =
+                    self.pool.submit(move || file::build_range(settings, &buffers, &reading, offset..end, chunk_bytes));
                 self.ahead_bytes += end - offset;
                 self.pending.push_back(Pending::Part { bytes: end - offset, leaves });
                 self.feeding = Some(Feed::Ranges { file, chunk_bytes, offset: end });
@@ -230,7 +234,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
                 }
                 let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
                 let shown = path.clone();
-                let leaves = self.pool.submit(move || file::build_chunks(settings, chunks, &shown));
+                let leaves = self.pool.submit(move || file::build_chunks(settings, &buffers, chunks, &shown));
                 self.ahead_bytes += bytes;
                 self.pending.push_back(Pending::Part { bytes, leaves });
                 self.feeding = Some(Feed::Runs { receiver, path, file });
@@ -371,7 +375,7 @@ impl Pipeline<'_, '_> {
         let writer = &mut self.writer;
         let mut keep = |block: Block| put(writer, &block);
         if let Some(only) = growing.first.take() {
-            let only = growing.as_root(self.settings, only)?;
+            let only = growing.as_root(self.settings, &self.buffers, only)?;
             growing.push(only, &mut keep)?;
         }
         let Growing { name, path, metadata, tree, bytes, .. } = growing;
@@ -389,19 +393,19 @@ impl Growing<'_> {
     }
 
     /// The only leaf of a file: in the balanced layout it is the root, and holds what the root does.
-    fn as_root(&self, settings: &Settings, only: Leaf) -> Result<Leaf, ImportError> {
+    fn as_root(&self, settings: &Settings, buffers: &Buffers, only: Leaf) -> Result<Leaf, ImportError> {
         if self.metadata.is_empty() || settings.layout != LayoutKind::Balanced {
             return Ok(only);
         }
         // Leaves are never raw where there is metadata.
         let data = PbNode::decode(only.block.data().clone())?.data().unwrap_or_default();
         let data = UnixFs::decode(&data)?.data.unwrap_or_default();
-        leaf(settings, data, self.metadata)
+        leaf_of_slice(settings, buffers, data, self.metadata)
     }
 }
 
 /// Keeps a block, where blocks are kept. One that is in its CID is there already.
-fn put(writer: &mut Option<Writer>, block: &Block) -> Result<(), ImportError> {
+fn put(writer: &mut Option<&mut Writer>, block: &Block) -> Result<(), ImportError> {
     match writer {
         Some(writer) if block.cid().hash_code() != HashFunction::Identity.code() => Ok(writer.put(block)?),
         _ => Ok(()),
