@@ -67,8 +67,7 @@ pub fn add(
     let mut writer = (!options.only_hash).then(|| store.writer());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let pool = Pool::new();
-    // The writer holds what was added until it is pinned: a gc at the same time leaves it alone.
-    let (roots, writer) = std::thread::scope(|scope| {
+    let roots = std::thread::scope(|scope| {
         let _closer = pool.start(scope, threads)?;
         Pipeline::new(&settings, &pool, walk, writer.as_mut(), progress).run()
     })?;

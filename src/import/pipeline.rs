@@ -138,8 +138,8 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
         }
     }
 
-    /// Adds everything. Returns the roots in the order in which they were added, and the writer, which holds what was added.
-    pub fn run(mut self) -> Result<(Vec<Cid>, Option<Writer>), ImportError> {
+    /// Adds everything. Returns the roots in the order in which they were added.
+    pub fn run(mut self) -> Result<Vec<Cid>, ImportError> {
         loop {
             // A failing walk is not an error before all that it found has been kept: what fails first is told.
             let mut walked = Ok(true);
@@ -151,7 +151,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
             }
             match self.pending.pop_front() {
                 Some(next) => self.keep(next)?,
-                None => return walked.map(|_| (self.roots, self.writer)),
+                None => return walked.map(|_| self.roots),
             }
             if let Err(error) = walked {
                 while let Some(next) = self.pending.pop_front() {
