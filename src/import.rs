@@ -23,10 +23,12 @@ mod pipeline;
 mod pool;
 mod query;
 mod read;
+mod scan;
 mod sources;
 mod walk;
 
 use std::num::NonZero;
+use std::sync::atomic::Ordering;
 
 pub use self::error::ImportError;
 pub use self::events::{AddedEntry, EntryPath, Event, KuboEvent, Progress};
@@ -38,6 +40,7 @@ use self::ignore::Filter;
 use self::options::Settings;
 use self::pipeline::Pipeline;
 use self::pool::Pool;
+use self::scan::Totals;
 use self::walk::{Rules, Walk};
 use crate::block::Cid;
 use crate::store::{PinKind, Store};
@@ -62,6 +65,8 @@ pub fn add(
     let roots = sources::roots(sources, options.dereference_args || options.dereference_symlinks)?;
     let rules =
         Rules { filter: &filter, follow_symlinks: options.dereference_symlinks, empty_directories: options.empty_dirs };
+    let paths = if progress.wants_totals() { sources::paths(&roots) } else { Vec::new() };
+    let totals = Totals::default();
     let walk = Walk::new(roots, options.wrap_with_directory, rules);
     // The writer holds what it has put, so that no collection of garbage takes it before it is pinned.
     let mut writer = (!options.only_hash).then(|| store.writer());
@@ -69,7 +74,12 @@ pub fn add(
     let pool = Pool::new();
     let roots = std::thread::scope(|scope| {
         let _closer = pool.start(scope, threads)?;
-        Pipeline::new(&settings, &pool, walk, writer.as_mut(), progress).run()
+        if !paths.is_empty() {
+            scope.spawn(|| scan::count(paths, &filter, options.dereference_symlinks, &totals));
+        }
+        let result = Pipeline::new(&settings, &pool, walk, writer.as_mut(), &totals, progress).run();
+        totals.stop.store(true, Ordering::Relaxed);
+        result
     })?;
     if !options.only_hash {
         if options.pin {

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use super::node::{Leaf, Link, Metadata, symlink_node};
 use super::options::{LayoutKind, Settings};
 use super::pool::{Pool, Promise};
 use super::read::OpenFile;
+use super::scan::Totals;
 use super::sources::join;
 use super::walk::{Stat, Step, Walk};
 use super::{ImportError, directory};
@@ -39,6 +41,9 @@ pub(super) struct Pipeline<'run, 'env> {
     walk: Walk<'env>,
     /// `None` where nothing is kept.
     writer: Option<&'run mut Writer>,
+    totals: &'run Totals,
+    /// The files that were told of last.
+    told_files: u64,
     progress: &'run mut dyn Progress,
     /// The large file that is being cut into tasks.
     feeding: Option<Feed>,
@@ -120,6 +125,7 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
         pool: &'run Pool<'env>,
         walk: Walk<'env>,
         writer: Option<&'run mut Writer>,
+        totals: &'run Totals,
         progress: &'run mut dyn Progress,
     ) -> Pipeline<'run, 'env> {
         Pipeline {
@@ -128,6 +134,8 @@ impl<'run, 'env: 'run> Pipeline<'run, 'env> {
             buffers: Buffers::default(),
             walk,
             writer,
+            totals,
+            told_files: 0,
             progress,
             feeding: None,
             pending: VecDeque::new(),
@@ -314,6 +322,15 @@ impl Pipeline<'_, '_> {
     }
 
     fn tell(&mut self, event: Event) -> Result<(), ImportError> {
+        let files = self.totals.files.load(Ordering::Relaxed);
+        if files != self.told_files {
+            self.told_files = files;
+            self.send(Event::Totals { files, bytes: self.totals.bytes.load(Ordering::Relaxed) })?;
+        }
+        self.send(event)
+    }
+
+    fn send(&mut self, event: Event) -> Result<(), ImportError> {
         match self.progress.event(event) {
             std::ops::ControlFlow::Continue(()) => Ok(()),
             std::ops::ControlFlow::Break(()) => Err(ImportError::Cancelled),

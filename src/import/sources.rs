@@ -78,6 +78,15 @@ pub(super) fn roots(sources: Vec<Source>, follow: bool) -> Result<Vec<Root>, Imp
     Ok(roots)
 }
 
+/// The paths among the roots.
+pub(super) fn paths(roots: &[Root]) -> Vec<PathBuf> {
+    let path = |root: &Root| match &root.kind {
+        RootKind::Path(path) => Some(path.clone()),
+        RootKind::Stream(_) => None,
+    };
+    roots.iter().filter_map(path).collect()
+}
+
 fn path_root(given: &Path, follow: bool) -> Result<Root, ImportError> {
     let failed = |error| ImportError::io("read", given, error);
     if given.as_os_str().is_empty() {
