@@ -130,6 +130,12 @@ impl Store {
         self.inner.core().sync()
     }
 
+    /// Makes everything durable, also what is otherwise written lazily, and finishes the tables, so that the next start need
+    /// not hash what is here. Dropping the last clone does it too; this is for a process that ends without.
+    pub fn finish(&self) -> Result<(), StoreError> {
+        self.inner.core().finish()
+    }
+
     /// Why the store does less than it should, in words for people: empty while all is well.
     pub fn health(&self) -> Vec<String> {
         self.inner.core().health.troubles()

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use cidfs::block::{Block, Cid, HashFunction, codec};
 use cidfs::config::StoreConfig;
+use cidfs::dag::car::CarReader;
+use cidfs::dag::car::index::Index;
 use cidfs::store::{PinKind, Store, StoreError};
 
 fn config() -> StoreConfig {
@@ -264,4 +266,62 @@ fn several_writers_and_readers_work_at_once() {
     {
         assert!(store.get(block(seed, 20_000).cid()).unwrap().is_some());
     }
+}
+
+#[test]
+fn a_sealed_segment_is_a_carv2_file_with_an_index_of_every_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = blocks();
+    put_all(&open(dir.path()), &blocks);
+    let mut sealed = 0;
+    for path in segment_files(dir.path(), "car") {
+        let file = fs::read(&path).unwrap();
+        // While a segment grows its header is zeros.
+        if file[11..51] == [0; 40] {
+            continue;
+        }
+        let mut reader = CarReader::new(&file[..]).unwrap();
+        let header = *reader.v2_header().unwrap();
+        sealed += 1;
+        let index = Index::decode(&file[header.index_offset as usize..]).unwrap();
+        let mut count = 0;
+        while let Some(block) = reader.next_block().unwrap() {
+            assert!(blocks.contains(&block));
+            let offset = index.find(block.cid().hash_code(), block.cid().digest()).next().unwrap();
+            let record = &file[(header.data_offset + offset) as usize..];
+            let varint_len = record.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+            assert!(record[varint_len..].starts_with(block.cid().as_bytes()));
+            count += 1;
+        }
+        assert_eq!(index.len(), count);
+    }
+    assert!(sealed >= 5, "{sealed} are sealed");
+}
+
+#[test]
+fn a_process_that_finished_the_store_leaves_nothing_to_be_hashed() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let blocks: Vec<Block> = (0..20).map(|seed| block(seed, 10_000)).collect();
+    put_all(&store, &blocks);
+    store.remember(vec![(blocks[0].cid().clone(), b"fact".to_vec())]).unwrap();
+    store.finish().unwrap();
+    // What is on the disk while the store is still open is what such a process leaves.
+    fs::create_dir(copy.path().join("segments")).unwrap();
+    for name in ["store.redb", "segments/00000001.car", "segments/00000001.table"] {
+        fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+    }
+    let table = fs::read(copy.path().join("segments/00000001.table")).unwrap();
+    assert_eq!(&table[table.len() - 40..table.len() - 32], b"cidfsend");
+    let copied = open(copy.path());
+    assert_all(&copied, &blocks);
+    assert_eq!(copied.facts(blocks[0].cid()).unwrap().as_deref(), Some(&b"fact"[..]));
+    // And the store goes on.
+    let more: Vec<Block> = (20..30).map(|seed| block(seed, 10_000)).collect();
+    put_all(&store, &more);
+    drop(store);
+    let store = open(dir.path());
+    assert_all(&store, &blocks);
+    assert_all(&store, &more);
 }

@@ -98,7 +98,7 @@ impl Client {
     pub async fn close(self) -> anyhow::Result<()> {
         if let Client::Here(daemon) = self {
             let store = daemon.store().clone();
-            tokio::task::spawn_blocking(move || store.sync()).await??;
+            tokio::task::spawn_blocking(move || store.finish()).await??;
             // The lock of the repository goes with the process: threads that are still ending may use what it guards.
             std::mem::forget(daemon);
         }

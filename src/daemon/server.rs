@@ -99,7 +99,7 @@ pub async fn serve(daemon: Daemon, start: impl Future<Output = Result<(), ServeE
     };
     let _ = std::fs::remove_file(&socket);
     let store = daemon.store().clone();
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.sync()).await {
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.finish()).await {
         tracing::error!(%error, "the store could not be made durable");
     }
     match forced {

@@ -144,27 +144,25 @@ impl Core {
         self.db.change(change).inspect_err(|error| self.health.write_failed(error))
     }
 
-    /// Flushes and finishes everything, as far as the disk lets us: what was acknowledged is durable already.
-    fn close(&self) {
-        self.write_lazy();
-        if let Err(error) = self.write_uses() {
-            tracing::warn!("{error}; eviction will choose less well");
-        }
-        if self.health.check().is_err() {
-            return;
-        }
-        if let Err(error) = self.sync() {
-            tracing::warn!("{error}; the next start looks at what is there");
-            return;
-        }
+    /// See [`Store::finish`](super::Store::finish).
+    pub(super) fn finish(&self) -> Result<(), StoreError> {
+        self.health.check()?;
+        self.sync()?;
         let unsealed: Vec<_> = self.unsealed.lock().values().cloned().collect();
         for segment in unsealed {
-            if let Some(growing) = segment.growing()
-                && let Err(error) = growing.finish_table(&segment)
-            {
-                let error = self.sync_failed(error);
-                tracing::warn!("{error}; the next start hashes {}", segment.path().display());
+            if let Some(growing) = segment.growing() {
+                growing.finish_table(&segment).map_err(|error| self.sync_failed(error))?;
             }
+        }
+        self.flush_facts()?;
+        self.flush_dead()?;
+        self.write_uses()
+    }
+
+    /// The end: what was acknowledged is durable already, and what cannot be finished is hashed at the next start.
+    fn close(&self) {
+        if let Err(error) = self.finish() {
+            tracing::warn!("{error}; the next start looks at what is there");
         }
     }
 }

@@ -39,8 +39,8 @@ use super::roots::{self, Runs};
 use super::table::{self, Entry, MAX_ENTRY_BYTES};
 use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_OPEN_SEGMENT_FILES};
 
-/// The CARv2 pragma: a CARv1 header that says version 2.
-pub(super) const PRAGMA: [u8; 11] = [0x0a, 0xa1, 0x67, b'v', b'e', b'r', b's', b'i', b'o', b'n', 0x02];
+/// What a CARv2 file begins with.
+pub(super) use crate::dag::car::V2_PRAGMA as PRAGMA;
 /// Where the CARv1 payload begins.
 pub(super) const PAYLOAD_START: u64 = 51;
 /// The CARv1 header: dag-cbor of `{"roots": [], "version": 1}` behind its length.

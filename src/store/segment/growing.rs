@@ -1,6 +1,5 @@
 //! A segment that still grows: appending records, making them durable, and sealing.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{PAYLOAD_START, PRAGMA, RECORDS_START, Segment, Shelf, prefix};
+use super::{PAYLOAD_START, RECORDS_START, Segment, Shelf, prefix};
 use crate::block::Block;
+use crate::dag::car;
 use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_RECORD_CID_BYTES, MAX_SEGMENT_RECORDS, SEGMENT_TAIL_BYTES};
 use crate::store::StoreError;
 use crate::store::append::AppendFile;
@@ -19,10 +19,6 @@ use crate::store::table::{self, Footer};
 
 /// Written bytes after which the disk is told to begin.
 const WRITEBACK_STEP_BYTES: u64 = 8 << 20;
-/// The multicodec of the index.
-const MULTIHASH_INDEX_SORTED: u64 = 0x0401;
-/// CARv2's characteristics: bit 7 of the first byte says that the index has every record.
-const FULLY_INDEXED: u8 = 0x80;
 
 /// What appends to a segment.
 #[derive(Debug)]
@@ -225,10 +221,17 @@ impl Growing {
             file.sync().map_err(StoreError::io("flush", &path)).map_err(SyncError::Flush)
         };
         let table = self.whole_table().map_err(StoreError::io("read", &segment.shelf.table_path(segment.id)));
+        let table = table.map_err(SyncError::Write)?;
         let records_end = self.data.written();
-        let index = index(&table.map_err(SyncError::Write)?);
+        let offsets =
+            table::entries(&table).map(|(_, entry)| (entry.multihash(), u64::from(entry.offset) - PAYLOAD_START));
+        let mut index = Vec::new();
+        car::index::write_multihash_index_sorted(offsets, &mut index)
+            .map_err(StoreError::io("index", &path))
+            .map_err(SyncError::Write)?;
         write(records_end, &index)?;
-        write(PRAGMA.len() as u64, &header(records_end))?;
+        let header = car::V2Header { fully_indexed: true, ..car::V2Header::contiguous(records_end - PAYLOAD_START) };
+        write(0, &header.encode())?;
         self.data.file().forget(0, records_end + index.len() as u64);
         segment.file_bytes.store(records_end + index.len() as u64, Ordering::Release);
         segment.stop_growing();
@@ -243,46 +246,4 @@ pub(in crate::store) enum SyncError {
     Write(StoreError),
     /// They were written and could not be flushed: what reached the disk is unknown.
     Flush(StoreError),
-}
-
-/// The CARv2 header of a segment whose records end at `records_end`: characteristics, payload, index.
-fn header(records_end: u64) -> [u8; 40] {
-    let mut header = [0; 40];
-    header[0] = FULLY_INDEXED;
-    header[16..24].copy_from_slice(&PAYLOAD_START.to_le_bytes());
-    header[24..32].copy_from_slice(&(records_end - PAYLOAD_START).to_le_bytes());
-    header[32..40].copy_from_slice(&records_end.to_le_bytes());
-    header
-}
-
-/// The index of a table's records: by hash function, by length, sorted by digest; offsets count from the payload.
-fn index(table: &[u8]) -> Vec<u8> {
-    type Offsets<'a> = Vec<(&'a [u8], u64)>;
-    let mut functions: BTreeMap<u64, BTreeMap<u32, Offsets<'_>>> = BTreeMap::new();
-    for (_, entry) in table::entries(table) {
-        let Ok((code, _)) = crate::block::read_varint(entry.multihash()) else { continue };
-        let Ok(cid) = crate::block::Cid::from_bytes(entry.cid) else { continue };
-        let digest_start = entry.multihash().len() - cid.digest().len();
-        let digest = &entry.multihash()[digest_start..];
-        let offset = u64::from(entry.offset) - PAYLOAD_START;
-        functions.entry(code).or_default().entry(digest.len() as u32 + 8).or_default().push((digest, offset));
-    }
-    let mut index = SmallVec::<[u8; 16]>::new();
-    crate::block::write_varint(&mut index, MULTIHASH_INDEX_SORTED);
-    let mut index = index.to_vec();
-    index.extend_from_slice(&(functions.len() as u32).to_le_bytes());
-    for (code, widths) in functions {
-        index.extend_from_slice(&code.to_le_bytes());
-        index.extend_from_slice(&(widths.len() as u32).to_le_bytes());
-        for (width, mut entries) in widths {
-            entries.sort_unstable();
-            index.extend_from_slice(&width.to_le_bytes());
-            index.extend_from_slice(&(entries.len() as u64 * u64::from(width)).to_le_bytes());
-            for (digest, offset) in entries {
-                index.extend_from_slice(digest);
-                index.extend_from_slice(&offset.to_le_bytes());
-            }
-        }
-    }
-    index
 }
