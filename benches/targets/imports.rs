@@ -1,6 +1,7 @@
-//! `add`: files to blocks, beside the hashing alone.
+//! `add`: files to blocks, beside the hashing alone, and beside the writing alone.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -37,13 +38,40 @@ pub fn run(bench: &mut Bench, dataset: &Dataset) -> Result<()> {
         let source = dataset.directory().join(part);
         let repository = bench.options.work.join("repository-of-add");
         let cidfs = Cidfs::new(&bench.options.cidfs, &repository);
-        let seconds = alternate(&[true, false], bench.rounds, |_, ours| {
-            if *ours { add(&cidfs, &source, &repository) } else { Ok(hash(&contents)) }
+        let written = bench.options.work.join("file-of-add");
+        let seconds = alternate(&[Work::Add, Work::Hash, Work::Write], bench.rounds, |_, work| match work {
+            Work::Add => add(&cidfs, &source, &repository),
+            Work::Hash => Ok(hash(&contents)),
+            Work::Write => write(&contents, &written),
         })?;
-        let [ours, reference] = seconds.as_slice() else { unreachable!("two sides were measured") };
-        bench.report.compare(name, "sha2-256, all cores", Unit::Bytes(bytes), ours, reference, Target::AtLeast(0.5));
+        let [ours, hashed, written] = seconds.as_slice() else { unreachable!("three sides were measured") };
+        let unit = Unit::Bytes(bytes);
+        bench.report.compare(name, "sha2-256, all cores", unit, ours, hashed, Target::AtLeast(0.5));
+        let disk = format!("{}, write and fsync", bench.report.filesystem());
+        bench.report.compare(name, &disk, unit, ours, written, Target::None);
     }
     Ok(())
+}
+
+/// What is timed: `cidfs add`, which is durable when it returns, and the two things that no add can do without.
+enum Work {
+    Add,
+    Hash,
+    Write,
+}
+
+/// The same bytes into one file, durable at the end.
+fn write(contents: &[Vec<u8>], path: &Path) -> Result<f64> {
+    nix::unistd::sync();
+    let began = Instant::now();
+    let mut file = File::create(path)?;
+    for content in contents {
+        file.write_all(content)?;
+    }
+    file.sync_all()?;
+    let took = began.elapsed().as_secs_f64();
+    fs::remove_file(path)?;
+    Ok(took)
 }
 
 /// Into a repository that is empty, so that every block is new; it is removed afterwards.

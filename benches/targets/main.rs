@@ -108,6 +108,7 @@ fn main() -> Result<()> {
 
     if bench.wants_any(files::LINES)
         || bench.wants_any(big::LINES)
+        || bench.wants_any(big::SERVING)
         || bench.wants_any(imports::LINES)
         || bench.wants_any(memory::LINES)
         || bench.wants_any(kubo::LINES)

@@ -3,18 +3,15 @@
 //! A buffer comes back when the last slice of it is dropped. What is kept idle is bounded; the rest goes back to the
 //! system, so an idle store holds little.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::disk::ALIGNMENT;
-use crate::limits::{IDLE_BUFFER_BYTES, MAX_BLOCK_BYTES};
+use crate::limits::IDLE_BUFFER_BYTES;
 
-/// The smallest class: what a block of a few KiB takes.
-const SMALLEST: usize = 8 * 1024;
-/// Classes double up to the largest block.
-const CLASSES: usize = (MAX_BLOCK_BYTES / SMALLEST).ilog2() as usize + 1;
 /// What an aligned read takes beyond the bytes wanted: less than a page at either end.
 const SLACK: usize = 2 * ALIGNMENT;
 
@@ -22,7 +19,7 @@ static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(|| Mutex::new(Pool::default()
 
 #[derive(Default)]
 struct Pool {
-    idle: [Vec<Vec<u8>>; CLASSES],
+    by_size: HashMap<usize, Vec<Vec<u8>>>,
     idle_bytes: usize,
 }
 
@@ -30,23 +27,30 @@ struct Pool {
 pub(super) struct Buffer {
     memory: Vec<u8>,
     start: usize,
-    class: Option<usize>,
+}
+
+/// The memory that serves an aligned read of `len` bytes: at most an eighth more than that takes, so that a block that
+/// stays in the RAM tier holds little but itself.
+fn size_class(len: usize) -> usize {
+    let size = len + SLACK + ALIGNMENT;
+    size.next_multiple_of((size.next_power_of_two() / 16).max(ALIGNMENT))
 }
 
 impl Buffer {
     /// A buffer whose aligned part holds at least `len` bytes wherever they begin in a page.
     pub fn new(len: usize) -> Buffer {
-        let class = (0..CLASSES).find(|class| SMALLEST << class >= len);
-        let pooled = class.and_then(|class| {
+        let size = size_class(len);
+        let pooled = {
             let mut pool = POOL.lock();
-            let memory = pool.idle[class].pop()?;
-            pool.idle_bytes -= memory.len();
-            Some(memory)
-        });
-        let size = class.map_or(len, |class| SMALLEST << class) + SLACK + ALIGNMENT;
+            let memory = pool.by_size.get_mut(&size).and_then(Vec::pop);
+            if memory.is_some() {
+                pool.idle_bytes -= size;
+            }
+            memory
+        };
         let memory = pooled.unwrap_or_else(|| vec![0; size]);
         let start = memory.as_ptr().align_offset(ALIGNMENT);
-        Buffer { memory, start, class }
+        Buffer { memory, start }
     }
 
     /// The aligned part.
@@ -74,18 +78,27 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let Some(class) = self.class else { return };
+        let len = self.memory.len();
+        // Freed after the lock.
+        let mut surplus = Vec::new();
         let mut pool = POOL.lock();
-        if pool.idle_bytes + self.memory.len() <= IDLE_BUFFER_BYTES {
-            pool.idle_bytes += self.memory.len();
-            pool.idle[class].push(std::mem::take(&mut self.memory));
+        let Pool { by_size, idle_bytes } = &mut *pool;
+        while *idle_bytes + len > IDLE_BUFFER_BYTES {
+            // Sizes that are no longer asked for must not keep out those that are.
+            let other = by_size.iter_mut().find_map(|(size, idle)| if *size == len { None } else { idle.pop() });
+            let Some(other) = other else { return };
+            *idle_bytes -= other.len();
+            surplus.push(other);
         }
+        *idle_bytes += len;
+        by_size.entry(len).or_default().push(std::mem::take(&mut self.memory));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::MAX_BLOCK_BYTES;
 
     #[test]
     fn every_length_fits_and_is_aligned() {
@@ -94,6 +107,7 @@ mod tests {
             let aligned = buffer.aligned(len.next_multiple_of(ALIGNMENT) + ALIGNMENT);
             assert_eq!(aligned.as_ptr().align_offset(ALIGNMENT), 0);
             aligned[100] = 7;
+            assert!(buffer.capacity() <= (len + SLACK + ALIGNMENT) * 9 / 8 + ALIGNMENT, "{len}");
             let bytes = buffer.into_bytes(100, 1);
             assert_eq!(bytes[0], 7);
         }
