@@ -14,8 +14,10 @@ pub mod refs;
 pub mod stat;
 pub mod walk;
 
+use std::ops::Range;
+
 use crate::block::{Block, Cid};
-use crate::store::{Store, StoreError};
+use crate::store::{BlockPart, Store, StoreError};
 
 /// Why a block could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +74,13 @@ impl Fetch {
             return Ok(Some(block));
         }
         self.store.get(cid).map_err(|source| FetchError::Store { cid: cid.clone(), source })
+    }
+
+    /// The bytes `range` of the block, where it is on this machine and can be read: of a large block little more than them
+    /// comes from the disk. Where it cannot, [`Fetch::get`] does what is to be done. Blocks the thread while the disk is
+    /// read.
+    pub fn local_range(&self, cid: &Cid, range: Range<u64>) -> Option<BlockPart> {
+        self.store.get_range(cid, range).ok().flatten()
     }
 
     /// The block, wherever it is. Ready at the first poll where the block is on this machine, so that a caller that

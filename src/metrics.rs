@@ -27,6 +27,24 @@ pub struct Figures {
     pub blocks: (u64, u64),
     /// The memory of the index, in bytes.
     pub index_bytes: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// What of the NVMe tier is dead records, in bytes.
+    pub dead_bytes: u64,
+    /// What the filesystem has left for the NVMe tier, in bytes.
+    pub available_bytes: u64,
+    /// Reads that the RAM tier and the NVMe tier answered since the start.
+    pub hits: (u64, u64),
+    /// Reads of blocks that are not here.
+    pub misses: u64,
+    /// What the NVMe tier answered with, in bytes.
+    pub disk_read_bytes: u64,
+    /// Blocks that were evicted, and their bytes.
+    pub evicted: (u64, u64),
+    /// Garbage collections.
+    pub collections: u64,
+    /// Blocks that they removed, and their bytes.
+    pub collected: (u64, u64),
     /// Damaged records that were dropped since the start.
     pub damaged: u64,
     /// Pins.
@@ -69,6 +87,9 @@ pub fn page(figures: &Figures) -> String {
     number("resident", "Resident memory of the process", Some(Unit::Bytes), figures.resident_bytes);
     number("index", "Memory of the index of blocks", Some(Unit::Bytes), figures.index_bytes);
     number("pins", "Pins", None, figures.pins);
+    number("store_segments", "Segment files of the NVMe tier", None, figures.segments);
+    number("store_dead", "Dead records on the NVMe tier", Some(Unit::Bytes), figures.dead_bytes);
+    number("store_available", "What the filesystem has left", Some(Unit::Bytes), figures.available_bytes);
     number("mounts", "Mounts", None, figures.mounts);
     number("healthy", "1 where nothing is wrong", None, u64::from(figures.healthy));
 
@@ -88,13 +109,28 @@ pub fn page(figures: &Figures) -> String {
     tiers("store_budget", "What each tier may hold", Some(Unit::Bytes), (figures.ram_bytes.1, figures.disk_bytes.1));
     tiers("store_blocks", "Blocks in each tier", None, figures.blocks);
 
-    let mut counted = |name: &str, help: &str, value: u64| {
+    let mut counted = |name: &str, help: &str, unit: Option<Unit>, value: u64| {
         let counter = Counter::<u64>::default();
         counter.inc_by(value);
-        registry.register(name, help, counter);
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, counter),
+            None => registry.register(name, help, counter),
+        }
     };
-    counted("store_damaged", "Damaged records that were dropped", figures.damaged);
-    counted("hidden_names", "Names in listings that no file can have", figures.hidden_names);
+    let bytes = || Some(Unit::Bytes);
+    counted("store_damaged", "Damaged records that were dropped: their checksum failed", None, figures.damaged);
+    counted("store_misses", "Reads of blocks that are not here", None, figures.misses);
+    counted("store_nvme_read", "What the NVMe tier answered with", bytes(), figures.disk_read_bytes);
+    counted("store_evicted_blocks", "Blocks that were evicted to keep the budgets", None, figures.evicted.0);
+    counted("store_evicted", "Their bytes", bytes(), figures.evicted.1);
+    counted("store_collections", "Garbage collections", None, figures.collections);
+    counted("store_collected_blocks", "Blocks that garbage collections removed", None, figures.collected.0);
+    counted("store_collected", "Their bytes", bytes(), figures.collected.1);
+    counted("hidden_names", "Names in listings that no file can have", None, figures.hidden_names);
+    let hits = Family::<Tier, Counter>::default();
+    hits.get_or_create(&Tier { tier: "ram" }).inc_by(figures.hits.0);
+    hits.get_or_create(&Tier { tier: "nvme" }).inc_by(figures.hits.1);
+    registry.register("store_hits", "Reads that each tier answered", hits);
     let requests = Family::<Request, Counter>::default();
     for (mountpoint, kind, count) in &figures.requests {
         let labels = Request { mountpoint: mountpoint.clone(), kind: kind.clone() };
@@ -117,6 +153,9 @@ mod tests {
         let figures = Figures {
             ram_bytes: (1, 2),
             disk_bytes: (3, u64::MAX),
+            hits: (5, 6),
+            disk_read_bytes: 8,
+            evicted: (9, 10),
             requests: vec![("/mnt".into(), "read".into(), 7)],
             healthy: true,
             ..Figures::default()
@@ -127,6 +166,12 @@ mod tests {
             "cidfs_store_bytes{tier=\"nvme\"} 3",
             "cidfs_store_budget_bytes{tier=\"ram\"} 2",
             "cidfs_requests_total{mountpoint=\"/mnt\",kind=\"read\"} 7",
+            "cidfs_store_hits_total{tier=\"ram\"} 5",
+            "cidfs_store_hits_total{tier=\"nvme\"} 6",
+            "cidfs_store_nvme_read_bytes_total 8",
+            "cidfs_store_evicted_blocks_total 9",
+            "cidfs_store_evicted_bytes_total 10",
+            "cidfs_store_misses_total 0",
             "cidfs_healthy 1",
             "# EOF",
         ] {

@@ -18,6 +18,7 @@
 mod append;
 mod buffer;
 mod compact;
+mod counts;
 mod db;
 pub mod disk;
 mod error;
@@ -49,9 +50,11 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+pub use self::counts::Counted;
 pub use self::error::StoreError;
 pub use self::gc::{GcProgress, GcReport, GcSink};
 pub use self::pins::{Pin, PinKind};
+pub use self::read::BlockPart;
 pub use self::stat::{Blocks, Stat};
 pub use self::verify::{Damaged, IncompletePin, VerifyProgress, VerifyReport, VerifySink};
 pub use self::writer::Writer;
@@ -91,6 +94,9 @@ struct Core {
     health: health::Health,
     /// Records that were found damaged since the store was opened.
     damaged: AtomicU64,
+    counts: counts::Counts,
+    /// Moves on with every change of a pin or a name.
+    roots_generation: AtomicU64,
     jobs: std::sync::mpsc::Sender<keeper::Job>,
     _lock: disk::LockGuard,
 }

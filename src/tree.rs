@@ -198,7 +198,10 @@ impl Tree {
             None if file.cid.codec() == codec::DAG_PB => {
                 return file::read(self, &file.cid, offset, len, priority).await;
             }
-            None => self.fetch().get(&file.cid, priority).await?.data().clone(),
+            None => {
+                let wanted = offset..offset.saturating_add(len as u64);
+                return Ok(file::leaf(self, &file.cid, wanted, priority).await?.data);
+            }
         };
         let start = offset.min(data.len() as u64) as usize;
         Ok(data.slice(start..start.saturating_add(len).min(data.len())))

@@ -150,7 +150,9 @@ proptest! {
                     let block = &world.blocks[number];
                     let end = (from + len).min(block.data().len() as u64);
                     let expected = here.contains(&number).then(|| block.data().slice(from.min(end) as usize..end as usize));
-                    prop_assert_eq!(open.get_range(block.cid(), from..from + len).unwrap(), expected);
+                    let part = open.get_range(block.cid(), from..from + len).unwrap();
+                    prop_assert!(part.as_ref().is_none_or(|part| part.block_bytes == block.data().len() as u64));
+                    prop_assert_eq!(part.map(|part| part.data), expected);
                 }
             }
             let open = store.as_ref().unwrap();

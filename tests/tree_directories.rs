@@ -9,7 +9,7 @@ use cidfs::block::Cid;
 use cidfs::dag::hamt;
 use cidfs::dag::unixfs::{Kind, Mtime, UnixFs};
 use cidfs::fetch::{Fetch, Priority};
-use cidfs::store::Store;
+use cidfs::store::{PinKind, Store};
 use cidfs::tree::{FIRST_CURSOR, FileKind, Inodes, Listed, Location, Tree, TreeError};
 use fixture::{Fixture, Link, noise, now};
 
@@ -328,4 +328,40 @@ fn a_tree_is_shared_by_its_clones_and_needs_nothing_but_a_store() {
     let tree = Tree::new(Fetch::new(store));
     let entry = now(tree.clone().resolve(format!("{}/x", root.cid).as_bytes())).unwrap();
     assert_eq!(&now(tree.read(&entry.location, 0, 10, Priority::Demand)).unwrap()[..], b"x");
+}
+
+#[test]
+fn the_time_of_the_root_moves_with_pins_and_names_and_nothing_is_read_in_between() {
+    let fixture = Fixture::new();
+    let roots: Vec<_> = (0..200_u32).map(|number| fixture.raw(&number.to_le_bytes()).cid).collect();
+    for root in &roots {
+        fixture.store.name(&format!("name of {root}"), root).unwrap();
+    }
+    let mut last = fixture.tree.root_changed().unwrap();
+    let mut has_moved = || {
+        let now = fixture.tree.root_changed().unwrap();
+        std::mem::replace(&mut last, now) < now
+    };
+    fixture.store.pin(&roots[0], PinKind::Direct, "").unwrap();
+    assert!(has_moved());
+    fixture.store.unpin(&roots[0]).unwrap();
+    assert!(has_moved());
+    fixture.store.name("new", &roots[0]).unwrap();
+    assert!(has_moved());
+    fixture.store.name("new", &roots[1]).unwrap();
+    assert!(has_moved(), "a name that leads elsewhere");
+    fixture.store.unname("new").unwrap();
+    assert!(has_moved());
+    // A change that changes nothing, and a block, are none.
+    fixture.store.unname("new").unwrap();
+    fixture.raw(b"a block");
+    assert!(!has_moved());
+    let time = |act: &dyn Fn()| {
+        let start = std::time::Instant::now();
+        (0..100).for_each(|_| act());
+        start.elapsed()
+    };
+    let reading = time(&|| assert_eq!(fixture.store.names().unwrap().len(), 200));
+    let asking = time(&|| assert!(fixture.tree.root_changed().is_ok()));
+    assert!(asking * 5 < reading, "asking took {asking:?}, reading the names {reading:?}");
 }

@@ -62,6 +62,52 @@ fn a_read_within_one_leaf_is_not_copied() {
     assert_eq!(got.as_ptr(), block.data()[4096..].as_ptr());
 }
 
+/// Changes one bit of the block in the store at `path` that holds `bytes`.
+fn damage(path: &std::path::Path, bytes: &[u8]) {
+    let files = std::fs::read_dir(path.join("segments")).unwrap().map(|file| file.unwrap().path());
+    let damaged = files.filter(|file| file.extension().is_some_and(|ending| ending == "car")).any(|file| {
+        let mut content = std::fs::read(&file).unwrap();
+        let Some(at) = content.windows(bytes.len()).position(|window| window == bytes) else { return false };
+        content[at] ^= 1;
+        std::fs::write(&file, content).unwrap();
+        true
+    });
+    assert!(damaged);
+}
+
+#[test]
+fn a_jump_into_a_large_leaf_reads_and_checks_the_pieces_around_it_alone() {
+    let fixture = Fixture::new();
+    let data = noise(2 << 20, 6);
+    let file = fixture.chunked(&data, 1 << 20, 174).cid;
+    let leaf = fixture.raw(&data[..1 << 20]).cid;
+    let fixture = fixture.reopened_after(|store| damage(store, &data[1_000_000..1_000_064]));
+    for (file, offset) in [(&leaf, 500_000), (&file, 65_530), (&file, (1 << 20) + 500_000)] {
+        assert_eq!(read(&fixture, file, offset, 4096).unwrap()[..], data[offset as usize..offset as usize + 4096]);
+    }
+    let stat = fixture.store.stat().unwrap();
+    assert!(stat.counted.disk_read_bytes < 65_536, "{} bytes", stat.counted.disk_read_bytes);
+    assert!(stat.ram_bytes < 65_536, "nothing of it is kept: {} bytes", stat.ram_bytes);
+    // Where the damage is, nothing is served.
+    assert!(matches!(read(&fixture, &file, 999_000, 4096), Err(TreeError::Fetch(_))));
+}
+
+#[test]
+fn a_pass_over_a_file_reads_each_leaf_from_the_disk_once() {
+    let fixture = Fixture::new();
+    let data = noise(3 << 20, 7);
+    let file = fixture.chunked(&data, 1 << 20, 174).cid;
+    let fixture = fixture.reopened_after(|_| ());
+    let step = 64 << 10;
+    for offset in (0..data.len()).step_by(step) {
+        assert_eq!(read(&fixture, &file, offset as u64, step).unwrap()[..], data[offset..offset + step]);
+    }
+    let counted = fixture.store.stat().unwrap().counted;
+    assert_eq!(counted.disk_hits, 4, "three leaves, and the node above them");
+    assert_eq!(counted.ram_hits, (data.len() / step - 3) as u64);
+    assert_eq!(counted.misses, 0);
+}
+
 #[test]
 fn a_file_whose_sizes_lie_is_an_error_and_never_shifted_bytes() {
     let fixture = Fixture::new();

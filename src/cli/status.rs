@@ -45,11 +45,22 @@ pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Ou
         }
         let store = &status.store;
         let budget = store.disk_budget_bytes.map_or_else(|| "no limit".to_owned(), size);
+        let row = |name: &str, blocks: u64, used, of, hits: u64| {
+            vec![name.to_owned(), blocks.to_string(), size(used), of, hits.to_string()]
+        };
         let rows = [
-            vec!["RAM".into(), store.ram_blocks.to_string(), size(store.ram_bytes), size(store.ram_budget_bytes)],
-            vec!["NVMe".into(), store.disk_blocks.to_string(), size(store.disk_bytes), budget],
+            row("RAM", store.ram_blocks, store.ram_bytes, size(store.ram_budget_bytes), store.ram_hits),
+            row("NVMe", store.disk_blocks, store.disk_bytes, budget, store.disk_hits),
         ];
-        writeln!(out, "\n{}", table(&["cache", "blocks", "used", "of"], rows))?;
+        writeln!(out, "\n{}", table(&["cache", "blocks", "used", "of", "hits"], rows))?;
+        writeln!(
+            out,
+            "{} reads of what is not here; {} read from NVMe; {} evicted, {} collected",
+            store.misses,
+            size(store.disk_read_bytes),
+            size(store.evicted_bytes),
+            size(store.collected_bytes)
+        )?;
         writeln!(out, "{} pins; {} free on the disk", store.pins, size(store.available_bytes))?;
         if status.mounts.is_empty() {
             return writeln!(out, "\nnothing is mounted");

@@ -139,6 +139,7 @@ impl Core {
                     |ordinal| ordinal >= *records || live.contains(*id, ordinal) || !unit.is_of(runs.of(ordinal));
                 self.sweep_segment(&segment, is_kept, &mut |_, len| {
                     evicted += u64::from(len);
+                    self.counts.evicted(u64::from(len));
                     ControlFlow::Continue(())
                 })?;
             }

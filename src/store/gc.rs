@@ -106,6 +106,7 @@ impl Store {
         }
         core.compact_sparse()?;
         report.freed_bytes = before.saturating_sub(core.file_bytes());
+        core.counts.collected(&report);
         Ok(report)
     }
 

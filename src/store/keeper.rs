@@ -141,7 +141,13 @@ impl Core {
 
     /// Makes a change in the database.
     pub(super) fn change(&self, change: Change) -> Result<bool, StoreError> {
-        self.db.change(change).inspect_err(|error| self.health.write_failed(error))
+        let is_of_roots = matches!(change, Change::Pin(_) | Change::Unpin(_) | Change::Name(..) | Change::Unname(_));
+        let result = self.db.change(change).inspect_err(|error| self.health.write_failed(error));
+        if is_of_roots {
+            // Once the change can be seen, and not before: whoever reads in between asks again.
+            self.roots_generation.fetch_add(1, Ordering::Release);
+        }
+        result
     }
 
     /// See [`Store::finish`](super::Store::finish).

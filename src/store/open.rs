@@ -77,6 +77,8 @@ impl Core {
             newly_dead: Mutex::default(),
             health: super::health::Health::default(),
             damaged: AtomicU64::new(0),
+            counts: super::counts::Counts::default(),
+            roots_generation: AtomicU64::new(0),
             jobs,
             _lock: lock,
         };

@@ -1,5 +1,7 @@
 //! Pins and names: what must stay, and what the mount's root lists.
 
+use std::sync::atomic::Ordering;
+
 use super::db::Change;
 use super::{Store, StoreError};
 use crate::block::Cid;
@@ -68,6 +70,14 @@ impl Store {
     /// All names and their roots, in the order of the names.
     pub fn names(&self) -> Result<Vec<(String, Cid)>, StoreError> {
         self.core().db.names()
+    }
+}
+
+impl Store {
+    /// A number that moves on with every change of a pin or a name, and with nothing else: what was learned of them holds
+    /// for as long as it stays. Ask before reading them.
+    pub fn roots_generation(&self) -> u64 {
+        self.core().roots_generation.load(Ordering::Acquire)
     }
 }
 

@@ -13,6 +13,15 @@ use super::{Core, Store, StoreError};
 use crate::block::{Block, Cid};
 use crate::limits::CHECKSUM_PIECE_BYTES;
 
+/// A part of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockPart {
+    /// The bytes of the part.
+    pub data: Bytes,
+    /// The size of the whole block, in bytes.
+    pub block_bytes: u64,
+}
+
 /// A block's record.
 pub(super) struct Found {
     pub segment: Arc<Segment>,
@@ -53,39 +62,62 @@ impl Store {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block));
         }
-        let data = self.core().get(cid)?;
+        let core = self.core();
+        let data = if let Some(data) = core.ram.get(cid) {
+            core.counts.ram_hit();
+            Some(data)
+        } else {
+            let read = core.read(cid)?;
+            core.counts.disk_read(read.as_ref());
+            read
+        };
         Ok(data.map(|data| Block::from_checked_record(cid.clone(), data)))
     }
 
-    /// The bytes `range` of the block, cut where the block ends. Of a large block little more than that is read. `None`
-    /// where the block is not here, or its record was damaged (and is dropped).
-    pub fn get_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<Bytes>, StoreError> {
+    /// The bytes `range` of the block, cut where the block ends. Of a large block little more than that is read, and nothing
+    /// of it is kept in RAM. `None` where the block is not here, or its record was damaged (and is dropped).
+    pub fn get_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockPart>, StoreError> {
         let core = self.core();
-        let cut = |len: usize| {
-            let end = range.end.min(len as u64) as usize;
-            (range.start as usize).min(end)..end
-        };
+        let part =
+            |data: &Bytes| BlockPart { data: data.slice(cut(&range, data.len())), block_bytes: data.len() as u64 };
         if let Some(block) = Block::from_identity(cid) {
-            return Ok(Some(block.data().slice(cut(block.data().len()))));
+            return Ok(Some(part(block.data())));
         }
         if let Some(data) = core.ram.get(cid) {
-            return Ok(Some(data.slice(cut(data.len()))));
+            core.counts.ram_hit();
+            return Ok(Some(part(&data)));
         }
-        let Some(found) = core.find(cid.multihash())? else { return Ok(None) };
+        let Some(found) = core.find(cid.multihash())? else {
+            core.counts.disk_read(None);
+            return Ok(None);
+        };
         let Some(entry) = found.entry.entry() else { return Ok(None) };
-        let wanted = cut(entry.data_len as usize);
-        if entry.data_len as usize <= 2 * CHECKSUM_PIECE_BYTES {
-            return Ok(core.get_found(cid, &found)?.map(|data| data.slice(wanted)));
+        let block_bytes = entry.data_len as usize;
+        let wanted = cut(&range, block_bytes);
+        if block_bytes <= 2 * CHECKSUM_PIECE_BYTES {
+            let data = core.get_found(cid, &found)?;
+            core.counts.disk_read(data.as_ref());
+            return Ok(data.as_ref().map(part));
         }
         match found.segment.block(&entry, wanted.start, wanted.end) {
-            Ok(Some((data, _))) => Ok(Some(data)),
+            Ok(Some((data, _))) => {
+                core.counts.disk_read(Some(&data));
+                Ok(Some(BlockPart { data, block_bytes: block_bytes as u64 }))
+            }
             Ok(None) => {
                 let data = core.get_damaged(cid, &found.segment, found.at.position, &entry)?;
-                Ok(data.map(|data| data.slice(wanted)))
+                core.counts.disk_read(data.as_ref());
+                Ok(data.as_ref().map(part))
             }
             Err(error) => Err(core.read_failed(error)),
         }
     }
+}
+
+/// The part of `range` that lies in something of `len` bytes.
+fn cut(range: &Range<u64>, len: usize) -> Range<usize> {
+    let end = range.end.min(len as u64) as usize;
+    (range.start.min(len as u64) as usize).min(end)..end
 }
 
 impl Core {
@@ -111,10 +143,16 @@ impl Core {
         Ok(None)
     }
 
+    /// The block's bytes, from RAM or NVMe.
     pub(super) fn get(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         if let Some(data) = self.ram.get(cid) {
             return Ok(Some(data));
         }
+        self.read(cid)
+    }
+
+    /// The block's bytes, from NVMe.
+    fn read(&self, cid: &Cid) -> Result<Option<Bytes>, StoreError> {
         match self.find(cid.multihash())? {
             Some(found) => self.get_found(cid, &found),
             None => Ok(None),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::index::Location;
 use super::segment::Segment;
 use super::table;
-use super::{Core, Store, StoreError};
+use super::{Core, Counted, Store, StoreError};
 use crate::block::Cid;
 
 /// The store in numbers.
@@ -36,6 +36,8 @@ pub struct Stat {
     pub index_bytes: u64,
     /// Records that were found damaged, and dropped, since the store was opened.
     pub damaged: u64,
+    /// What else was counted since then.
+    pub counted: Counted,
 }
 
 /// All blocks of a store, one after the other. See [`Store::blocks`].
@@ -61,6 +63,7 @@ impl Store {
             ram_budget_bytes: core.config.ram_bytes,
             index_bytes: core.index.memory_bytes(),
             damaged: core.damaged.load(Ordering::Relaxed),
+            counted: core.counts.now(),
             ..Stat::default()
         };
         for (segment, _) in core.snapshot() {

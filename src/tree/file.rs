@@ -20,7 +20,8 @@ use crate::dag::DagError;
 use crate::dag::pb::PbNode;
 use crate::dag::unixfs::UnixFs;
 use crate::fetch::Priority;
-use crate::limits::{MAX_FILE_DEPTH, READ_CONCURRENCY};
+use crate::limits::{MAX_FILE_DEPTH, MAX_PARTIAL_READ_BYTES, READ_CONCURRENCY};
+use crate::store::BlockPart;
 
 /// A node of a file: its own data, then its children's.
 pub(super) struct FileNode {
@@ -89,6 +90,7 @@ impl FileNode {
 
 /// A child of a node, loaded.
 enum Part {
+    /// What is wanted of a leaf.
     Leaf(Bytes),
     Inner(Arc<Node>),
 }
@@ -172,7 +174,7 @@ pub(super) async fn read(
             let start = frame.wanted.start.saturating_sub(span.start);
             let wanted = start..frame.wanted.end.min(span.end) - span.start;
             match part {
-                Part::Leaf(data) => answer.push(cut(&data, 0, &wanted)),
+                Part::Leaf(data) => answer.push(data),
                 Part::Inner(node) => {
                     if stack.len() == MAX_FILE_DEPTH {
                         return Err(TreeError::Limit {
@@ -207,7 +209,8 @@ pub(super) async fn read(
         let load = |index: usize| {
             let span = node.span(index);
             let cid = &node.children[index];
-            async move { Ok((span.clone(), load(tree, file, cid, span.end - span.start, priority).await?)) }
+            let wanted = frame.wanted.start.saturating_sub(span.start)..frame.wanted.end.min(span.end) - span.start;
+            async move { Ok((span.clone(), load(tree, file, cid, span.end - span.start, wanted, priority).await?)) }
         };
         let loaded: Vec<Result<_, TreeError>> =
             if let [index] = batch[..] { vec![load(index).await] } else { join_all(batch.into_iter().map(load)).await };
@@ -216,22 +219,50 @@ pub(super) async fn read(
     Ok(answer.finish())
 }
 
-/// Loads a child that is claimed to hold `claimed` bytes of `file`.
-async fn load(tree: &Tree, file: &Cid, cid: &Cid, claimed: u64, priority: Priority) -> Result<Part, TreeError> {
+/// Loads a child that is claimed to hold `claimed` bytes of `file`, of which `wanted` are.
+async fn load(
+    tree: &Tree,
+    file: &Cid,
+    cid: &Cid,
+    claimed: u64,
+    wanted: Range<u64>,
+    priority: Priority,
+) -> Result<Part, TreeError> {
     if cid.codec() != codec::DAG_PB {
-        let block = tree.fetch().get(cid, priority).await?;
-        let found = block.data().len() as u64;
+        let part = leaf(tree, cid, wanted, priority).await?;
+        let found = part.block_bytes;
         if found != claimed {
             return Err(TreeError::Lies { file: file.clone(), cid: cid.clone(), claimed, found });
         }
-        return Ok(Part::Leaf(block.data().clone()));
+        return Ok(Part::Leaf(part.data));
     }
     let node = tree.node(cid, priority).await?;
     let Some(inner) = file_of(&node) else {
         return Err(TreeError::dag(cid)(DagError::malformed("UnixFS", "part of a file that is no file")));
     };
     check(file, cid, inner, Some(claimed))?;
-    Ok(if inner.is_leaf() { Part::Leaf(inner.data.clone()) } else { Part::Inner(node) })
+    Ok(if inner.is_leaf() { Part::Leaf(cut(&inner.data, 0, &wanted)) } else { Part::Inner(node) })
+}
+
+/// The bytes `wanted` of a block that is all data, fewer where it ends.
+///
+/// A reader that jumps about in a large leaf gets what it asks for, and nothing else is read: not from the disk, and not
+/// into the RAM tier, out of which it would push what somebody may need. Who begins at the beginning of a leaf goes on as
+/// a rule, and what is read ahead is read to be kept: for both the leaf is read whole, once, and the rest of it is answered
+/// from RAM.
+pub(super) async fn leaf(
+    tree: &Tree,
+    cid: &Cid,
+    wanted: Range<u64>,
+    priority: Priority,
+) -> Result<BlockPart, TreeError> {
+    let len = wanted.end.saturating_sub(wanted.start);
+    let is_jump = priority == Priority::Demand && wanted.start > 0 && len <= MAX_PARTIAL_READ_BYTES;
+    if is_jump && let Some(part) = tree.fetch().local_range(cid, wanted.clone()) {
+        return Ok(part);
+    }
+    let block = tree.fetch().get(cid, priority).await?;
+    Ok(BlockPart { data: cut(block.data(), 0, &wanted), block_bytes: block.data().len() as u64 })
 }
 
 /// Holds a node against what it and its parent claim of it.

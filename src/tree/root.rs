@@ -16,13 +16,15 @@ use crate::fetch::Priority;
 
 /// What the root held when it was last looked at.
 pub(super) struct RootState {
+    /// The store's generation of pins and names that this is of.
+    generation: Option<u64>,
     hash: u64,
     changed: SystemTime,
 }
 
 impl RootState {
     pub fn new() -> RootState {
-        RootState { hash: 0, changed: SystemTime::now() }
+        RootState { generation: None, hash: 0, changed: SystemTime::now() }
     }
 }
 
@@ -62,8 +64,16 @@ impl Tree {
         Ok(listed)
     }
 
-    /// When the root's names or what they lead to last changed, as far as anybody has looked.
+    /// When the root's names or what they lead to last changed, as far as anybody has looked. Pins and names are read where
+    /// there was a change since the last time, and only then.
     pub fn root_changed(&self) -> Result<SystemTime, TreeError> {
+        let generation = Some(self.fetch().store().roots_generation());
+        {
+            let state = self.inner.root.lock();
+            if state.generation == generation {
+                return Ok(state.changed);
+            }
+        }
         let mut hasher = DefaultHasher::new();
         self.roots()?.hash(&mut hasher);
         let hash = hasher.finish();
@@ -71,8 +81,9 @@ impl Tree {
         if state.hash != hash {
             // Later than before, whatever the clock says.
             let changed = SystemTime::now().max(state.changed + Duration::from_nanos(1));
-            *state = RootState { hash, changed };
+            *state = RootState { generation, hash, changed };
         }
+        state.generation = generation;
         Ok(state.changed)
     }
 

@@ -32,6 +32,16 @@ impl Fixture {
         Fixture { tree: Tree::new(Fetch::new(store.clone())), store, directory }
     }
 
+    /// The same with nothing in RAM, after `change` had the directory of the store to itself.
+    pub fn reopened_after(self, change: impl FnOnce(&Path)) -> Fixture {
+        let Fixture { store, tree, directory } = self;
+        drop((store, tree));
+        let path = directory.path().join("store");
+        change(&path);
+        let store = Store::open(&path, &StoreConfig::default()).unwrap();
+        Fixture { tree: Tree::new(Fetch::new(store.clone())), store, directory }
+    }
+
     /// The directory for anything else that a test needs.
     pub fn path(&self) -> &Path {
         self.directory.path()

@@ -129,6 +129,28 @@ pub struct StoreReport {
     pub pins: u64,
     /// Damaged records that were dropped since the start.
     pub damaged: u64,
+    /// Segment files.
+    pub segments: u64,
+    /// What of the NVMe tier is dead records, in bytes.
+    pub dead_bytes: u64,
+    /// Reads that the RAM tier answered since the start.
+    pub ram_hits: u64,
+    /// Reads that the NVMe tier answered.
+    pub disk_hits: u64,
+    /// Reads of blocks that are not here.
+    pub misses: u64,
+    /// What the NVMe tier answered with, in bytes.
+    pub disk_read_bytes: u64,
+    /// Blocks that were evicted.
+    pub evicted_blocks: u64,
+    /// Their bytes.
+    pub evicted_bytes: u64,
+    /// Garbage collections.
+    pub collections: u64,
+    /// Blocks that they removed.
+    pub collected_blocks: u64,
+    /// Their bytes.
+    pub collected_bytes: u64,
 }
 
 /// `cidfs/status`: what is mounted, what is cached, and whether all is well.
@@ -153,6 +175,17 @@ fn report(daemon: &Daemon) -> Result<Status, ApiError> {
         index_bytes: stat.index_bytes,
         pins: daemon.store().pins()?.len() as u64,
         damaged: stat.damaged,
+        segments: stat.segments,
+        dead_bytes: stat.dead_bytes,
+        ram_hits: stat.counted.ram_hits,
+        disk_hits: stat.counted.disk_hits,
+        misses: stat.counted.misses,
+        disk_read_bytes: stat.counted.disk_read_bytes,
+        evicted_blocks: stat.counted.evicted_blocks,
+        evicted_bytes: stat.counted.evicted_bytes,
+        collections: stat.counted.collections,
+        collected_blocks: stat.counted.collected_blocks,
+        collected_bytes: stat.counted.collected_bytes,
     };
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -184,6 +217,15 @@ pub async fn metrics(State(daemon): State<Daemon>) -> Result<Response, ApiError>
             disk_bytes: (store.disk_bytes, store.disk_budget_bytes.unwrap_or(u64::MAX)),
             blocks: (store.ram_blocks, store.disk_blocks),
             index_bytes: store.index_bytes,
+            segments: store.segments,
+            dead_bytes: store.dead_bytes,
+            available_bytes: store.available_bytes,
+            hits: (store.ram_hits, store.disk_hits),
+            misses: store.misses,
+            disk_read_bytes: store.disk_read_bytes,
+            evicted: (store.evicted_blocks, store.evicted_bytes),
+            collections: store.collections,
+            collected: (store.collected_blocks, store.collected_bytes),
             damaged: store.damaged,
             pins: store.pins,
             hidden_names: daemon.tree().hidden_names(),
