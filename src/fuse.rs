@@ -2,8 +2,9 @@
 //!
 //! [`mount`] mounts by itself (mount(2), or `fusermount3` for an ordinary user) and gives fuser the connection alone, for
 //! what fuser does at mounting and unmounting is not what a daemon needs. It returns once the mount answers. A [`Mount`] is
-//! taken down in steps: detach, so that nobody finds it any more; let open files finish for a grace time; abort the
-//! connection, so that whoever is left gets an error; join the threads, with a limit.
+//! taken down in steps: detach, so that nobody finds it any more; let open files finish for a grace time, or, where the
+//! process ends, what was asked be answered and nothing new be asked; abort the connection, so that whoever is left gets an
+//! error; join the threads, with a limit.
 //!
 //! Data never changes, so the kernel is told to keep everything for a year, and asked to come back for nothing: with
 //! [`Profile::Training`] files are not even opened (ENOSYS on OPEN), and a second epoch makes no request at all. Only the
@@ -13,6 +14,7 @@
 
 mod errno;
 mod filesystem;
+mod flight;
 mod mountpoint;
 mod options;
 mod requests;
@@ -110,6 +112,9 @@ pub enum MountError {
 
 /// How long open files may go on after the mount is detached, before whoever reads them gets an error.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long files may take to be closed once the last read of them was answered: as long as a program needs to see that
+/// the next one fails.
+const CLOSE_LIMIT: Duration = Duration::from_millis(200);
 /// How long the threads of an aborted mount may take to end.
 const JOIN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -146,6 +151,7 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
         inodes: Inodes::new(),
         options: options.clone(),
         counts: counts.clone(),
+        flights: Arc::default(),
         copies: Copies::new(options.copies_dir.clone()),
         runtime,
         owner: (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()),
@@ -216,16 +222,33 @@ impl Mount {
         self.shared.inodes.len()
     }
 
-    /// Unmounts, and returns when nothing of the mount is left.
+    /// Unmounts, and returns when nothing of the mount is left. Files that are open may be read to their end for two
+    /// seconds.
     pub fn unmount(mut self) -> io::Result<()> {
-        self.take_down()
+        self.take_down(|mount| mount.result.recv_timeout(GRACE))
     }
 
-    fn take_down(&mut self) -> io::Result<()> {
+    /// Unmounts because the process ends: what was asked is answered, for as long as `limit`, and whoever asks anew gets an
+    /// error. Returns when nothing of the mount is left.
+    pub fn end(mut self, limit: Duration) -> io::Result<()> {
+        self.take_down(|mount| {
+            mount.shared.flights.end();
+            if !mount.shared.flights.wait(limit) {
+                tracing::warn!(path = %mount.path().display(), "reads that go on for too long get an error");
+            }
+            mount.result.recv_timeout(CLOSE_LIMIT)
+        })
+    }
+
+    /// Takes the mount down. `wait` gives those who still use it, after nobody finds it any more, their time.
+    fn take_down(
+        &mut self,
+        wait: impl FnOnce(&Mount) -> Result<Option<io::Error>, RecvTimeoutError>,
+    ) -> io::Result<()> {
         // Taken once: a mount is not taken down again when it is dropped.
         let Some(session) = self.session.take() else { return Ok(()) };
         self.mounted.detach()?;
-        let mut result = self.result.recv_timeout(GRACE);
+        let mut result = wait(self);
         if matches!(result, Err(RecvTimeoutError::Timeout)) {
             tracing::info!(path = %self.mounted.path.display(), "files are still open: ending their mount");
             self.mounted.abort()?;
@@ -245,7 +268,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        if let Err(error) = self.take_down() {
+        if let Err(error) = self.take_down(|mount| mount.result.recv_timeout(GRACE)) {
             tracing::warn!(path = %self.mounted.path.display(), %error, "cannot unmount");
         }
         if let Some(runtime) = self.own_runtime.take() {

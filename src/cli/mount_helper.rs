@@ -118,6 +118,10 @@ impl Call {
         if !options.is_empty() {
             line.extend(["-o".into(), options.into()]);
         }
+        // The mount is listed under what fstab calls it, by which `mount -a` knows that it is there.
+        if let Some(source) = self.source.as_deref().filter(|source| !source.contains(',')) {
+            line.extend(["-o".into(), format!("fsname={source}").into()]);
+        }
         line.push("--".into());
         line.extend(self.mountpoint.clone().map(PathBuf::into_os_string));
         Ok(line)
@@ -169,13 +173,16 @@ mod tests {
 
     #[test]
     fn calls_of_mount_become_calls_of_cidfs() {
-        assert_eq!(line(&["none", "/m", "-o", "rw"]).unwrap(), "cidfs mount -- /m");
+        assert_eq!(line(&["none", "/m", "-o", "rw"]).unwrap(), "cidfs mount -o fsname=none -- /m");
         assert_eq!(
             line(&["/data/repo", "/m", "-n", "-v", "-o", "rw,allow_other,_netdev,profile=serving"]).unwrap(),
-            "cidfs --repo /data/repo mount -o allow_other,_netdev,profile=serving -- /m"
+            "cidfs --repo /data/repo mount -o allow_other,_netdev,profile=serving -o fsname=/data/repo -- /m"
         );
-        assert_eq!(line(&["cidfs", "/m", "-sno", "frob,ro"]).unwrap(), "cidfs mount -o ro -- /m");
-        assert_eq!(line(&["-o", "noexec", "cidfs", "/m", "-t", "cidfs"]).unwrap(), "cidfs mount -o noexec -- /m");
+        assert_eq!(line(&["cidfs", "/m", "-sno", "frob,ro"]).unwrap(), "cidfs mount -o ro -o fsname=cidfs -- /m");
+        assert_eq!(
+            line(&["-o", "noexec", "cidfs", "/m", "-t", "cidfs"]).unwrap(),
+            "cidfs mount -o noexec -o fsname=cidfs -- /m"
+        );
     }
 
     #[test]

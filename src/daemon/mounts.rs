@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -124,9 +124,17 @@ impl Mounts {
 
     /// Unmounts `mountpoint`: reads in flight are answered first. False where this daemon has no mount there.
     pub fn unmount(&self, mountpoint: &Path) -> std::io::Result<bool> {
+        self.take_down(mountpoint, fuse::Mount::unmount)
+    }
+
+    fn take_down(
+        &self,
+        mountpoint: &Path,
+        how: impl FnOnce(fuse::Mount) -> std::io::Result<()>,
+    ) -> std::io::Result<bool> {
         // Out of the table first: whoever asks again finds nothing, and a mount that is ending serves nobody.
         let Some(mounted) = self.table.lock().remove(mountpoint) else { return Ok(false) };
-        mounted.mount.unmount()?;
+        how(mounted.mount)?;
         tracing::info!(mountpoint = %mountpoint.display(), "unmounted");
         Ok(true)
     }
@@ -141,14 +149,15 @@ impl Mounts {
         self.busy.subscribe()
     }
 
-    /// Unmounts everything, side by side.
-    pub async fn unmount_all(&self) {
+    /// Unmounts everything, side by side, because the process ends: reads in flight are answered, for as long as `limit`,
+    /// and none is begun.
+    pub async fn end_all(&self, limit: Duration) {
         let paths: Vec<PathBuf> = self.table.lock().keys().cloned().collect();
         let mut ending = tokio::task::JoinSet::new();
         for path in paths {
             let mounts = self.clone();
             ending.spawn_blocking(move || {
-                if let Err(error) = mounts.unmount(&path) {
+                if let Err(error) = mounts.take_down(&path, |mount| mount.end(limit)) {
                     tracing::error!(mountpoint = %path.display(), %error, "not unmounted");
                 }
             });

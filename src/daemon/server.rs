@@ -1,10 +1,10 @@
 //! The life of a daemon process: the sockets it listens on, the signals it hears, and the order in which it ends.
 //!
 //! It ends when SIGTERM or SIGINT arrives, when `cidfs shutdown` asks for it, or, where `cidfs mount` started it, when its
-//! last mount is gone. Then, in this order: no new connection is taken; every mount answers the reads that are in flight
-//! and is unmounted; requests in flight are finished; the socket is removed; the store is made durable; the lock goes.
-//! All of it within [`SHUTDOWN_GRACE`]. A second signal does not wait for anybody: every mount is detached by then, and
-//! whoever still reads in one gets an error when the process goes.
+//! last mount is gone. Then, in this order: no new connection is taken; every mount is detached, answers the reads that are
+//! in flight, and begins no others; requests in flight are finished; the socket is removed; the store is made durable; the
+//! lock goes. All of it within [`SHUTDOWN_GRACE`]. A second signal does not wait for anybody: every mount is detached by
+//! then, and whoever still reads in one gets an error when the process goes.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -89,7 +89,7 @@ pub async fn serve(daemon: Daemon, start: impl Future<Output = Result<(), ServeE
     notify_supervisor("STOPPING=1");
     daemon.stop();
     let ended = async {
-        daemon.mounts().unmount_all().await;
+        daemon.mounts().end_all(SHUTDOWN_GRACE).await;
         while servers.join_next().await.is_some() {}
     };
     let forced = tokio::select! {

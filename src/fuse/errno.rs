@@ -19,12 +19,13 @@ pub(super) fn errno(error: &TreeError) -> Errno {
         | TreeError::Dag { .. }
         | TreeError::Lies { .. }
         | TreeError::Limit { .. }
-        | TreeError::Deadline { .. }
-        | TreeError::Stopping => Errno::EIO,
+        | TreeError::Deadline { .. } => Errno::EIO,
+        // As the kernel itself says it a moment later.
+        TreeError::Stopping => Errno::ENOTCONN,
     }
 }
 
-/// Whether an error is the plain answer to a question (no such name), and nothing that an operator should see.
+/// Whether an error is the plain answer to a question (no such name, the mount is ending), and nothing that an operator should see.
 pub(super) fn is_ordinary(error: &TreeError) -> bool {
     matches!(
         error,
@@ -34,5 +35,6 @@ pub(super) fn is_ordinary(error: &TreeError) -> bool {
             | TreeError::IsADirectory { .. }
             | TreeError::NotASymlink { .. }
             | TreeError::NotAFile { .. }
+            | TreeError::Stopping
     )
 }

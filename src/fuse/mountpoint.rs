@@ -162,7 +162,7 @@ fn mount_directly(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountE
         flags |= MsFlags::MS_NOEXEC;
     }
     let kind = format!("fuse.{NAME}");
-    nix::mount::mount(Some(NAME), path, Some(kind.as_str()), flags, Some(data.as_str()))
+    nix::mount::mount(Some(options.source.as_str()), path, Some(kind.as_str()), flags, Some(data.as_str()))
         .map_err(|errno| MountError::Mount { path: path.to_owned(), source: errno.into() })?;
     Ok(device.into())
 }
@@ -174,7 +174,9 @@ fn open_device() -> Result<File, MountError> {
 
 fn mount_through_fusermount(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
     let failed = |source| MountError::Mount { path: path.to_owned(), source };
-    let mut list = format!("fsname={NAME},subtype={NAME},ro,nosuid,nodev,noatime");
+    // In the list a comma and a backslash stand for themselves behind a backslash.
+    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
+    let mut list = format!("fsname={source},subtype={NAME},ro,nosuid,nodev,noatime");
     for (wanted, name) in [
         (options.allow_other, ",allow_other"),
         (options.default_permissions, ",default_permissions"),

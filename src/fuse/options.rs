@@ -18,6 +18,8 @@ pub enum Profile {
 pub struct MountOptions {
     /// What the mount is made for.
     pub profile: Profile,
+    /// What the mount is listed under, as the device of a disk is.
+    pub source: String,
     /// Whether users other than the one who mounts may look inside.
     pub allow_other: bool,
     /// Whether the kernel checks the permission bits of files against the reader; without it, whoever may look inside
@@ -39,6 +41,7 @@ impl Default for MountOptions {
     fn default() -> MountOptions {
         MountOptions {
             profile: Profile::default(),
+            source: "cidfs".to_owned(),
             allow_other: false,
             default_permissions: false,
             exec: true,
@@ -99,6 +102,8 @@ impl MountOptions {
             ("profile", Some("training")) => self.profile = Profile::Training,
             ("profile", Some("serving")) => self.profile = Profile::Serving,
             ("profile", _) => return Err(wrong("training or serving")),
+            ("fsname", Some(source)) if !source.is_empty() => source.clone_into(&mut self.source),
+            ("fsname", _) => return Err(wrong("a name")),
             ("allow_other", None) => self.allow_other = true,
             ("default_permissions", None) => self.default_permissions = true,
             ("exec", None) => self.exec = true,
@@ -122,7 +127,7 @@ impl MountOptions {
                 | "owner" | "noowner" | "group" | "nogroup" | "_netdev" | "nofail" | "async" | "sync" | "dirsync"
                 | "atime" | "noatime" | "diratime" | "nodiratime" | "relatime" | "norelatime" | "strictatime"
                 | "nostrictatime" | "lazytime" | "nolazytime" | "silent" | "loud" | "mand" | "nomand" | "iversion"
-                | "noiversion" | "fsname" | "subtype" | "comment",
+                | "noiversion" | "subtype" | "comment",
                 _,
             ) => {}
             _ if name.starts_with("x-") || name.starts_with("X-") => {}
@@ -140,12 +145,13 @@ mod tests {
     fn options_of_ours_and_of_mount_are_read() {
         let mut options = MountOptions::default();
         let list = "ro,noauto,user,_netdev,x-systemd.automount,nofail,defaults,noatime,profile=serving,allow_other,\
-                    threads=3,timeout=5,noexec";
+                    threads=3,timeout=5,noexec,fsname=/var/lib/cidfs";
         options.parse(list).unwrap();
         assert_eq!(
             options,
             MountOptions {
                 profile: Profile::Serving,
+                source: "/var/lib/cidfs".to_owned(),
                 allow_other: true,
                 threads: 3,
                 timeout: Duration::from_secs(5),
@@ -163,6 +169,7 @@ mod tests {
             ("ro,rw", "always read-only"),
             ("timeout=0", "\"0\" is not a number of seconds"),
             ("threads", "not a number of threads"),
+            ("fsname=", "\"\" is not a name"),
         ] {
             let error = MountOptions::default().parse(list).unwrap_err().to_string();
             assert!(error.contains(says), "{list}: {error}");

@@ -11,6 +11,7 @@ use fuser::{Errno, FileAttr, FileType, Generation, INodeNo, ReplyDirectory, Repl
 use tokio::runtime::Handle;
 
 use super::errno::{errno, is_ordinary};
+use super::flight::Flights;
 use super::options::MountOptions;
 use super::requests::RequestCounts;
 use super::serving::Copies;
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub inodes: Inodes,
     pub options: MountOptions,
     pub counts: Arc<RequestCounts>,
+    pub flights: Arc<Flights>,
     pub copies: Copies,
     pub prefetch: Prefetch,
     pub runtime: Handle,
@@ -64,12 +66,14 @@ pub(super) struct Row {
 }
 
 impl Shared {
-    /// Runs `op` at once if it can finish at once, else on the runtime, and replies.
+    /// Runs `op` at once if it can finish at once, else on the runtime, and replies. Where the mount is ending, nothing is
+    /// begun.
     pub fn answer<T, F>(&self, op: F, reply: impl FnOnce(Result<T, TreeError>) + Send + 'static)
     where
         T: Send + 'static,
         F: Future<Output = Result<T, TreeError>> + Send + 'static,
     {
+        let Some(flight) = self.flights.begin() else { return reply(Err(TreeError::Stopping)) };
         let mut op = Box::pin(op);
         match op.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => reply(result),
@@ -78,6 +82,7 @@ impl Shared {
                 self.runtime.spawn(async move {
                     let late = |_| Err(TreeError::Deadline { seconds: timeout.as_secs() });
                     reply(tokio::time::timeout(timeout, op).await.unwrap_or_else(late));
+                    drop(flight);
                 });
             }
         }
