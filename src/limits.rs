@@ -31,6 +31,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_mins(1);
 /// How long `cidfs mount` waits for the daemon that it started: opening a store of 10^7 blocks takes seconds.
 pub const DAEMON_START_WAIT: Duration = Duration::from_mins(2);
 
+/// The longest log of a daemon in the background, in bytes: weeks of an ordinary one. One older log of as much is kept.
+pub const DAEMON_LOG_BYTES: u64 = 16 * 1024 * 1024;
+
 /// The largest block that is stored, read, or accepted from anywhere: the size every bitswap implementation carries.
 pub const MAX_BLOCK_BYTES: usize = 2 * 1024 * 1024;
 
@@ -92,6 +95,10 @@ pub const MAX_SYMLINK_BYTES: usize = 4095;
 /// Decoded directories and inner nodes of files that are kept, in bytes: the directories of a million files, and little
 /// beside the RAM tier.
 pub const MAX_NODE_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The longest read, in bytes, that is taken for one of a reader that jumps about in a file: the most that the kernel asks
+/// for at once where nobody has raised its read-ahead.
+pub const MAX_PARTIAL_READ_BYTES: u64 = 128 * 1024;
 
 /// Children of a file's node that one read asks for at once: enough to fill a path to a peer, and at most 32 MiB of
 /// blocks in flight for a reader.

@@ -38,10 +38,10 @@ pub fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> 
         serve_until_told(context, Role::Daemon, async |_| Ok(()))?;
         return Ok(Outcome::Done);
     }
-    // Standard error is the log already. Away from the terminal and the directory of whoever started it.
+    // Away from the terminal and the directory of whoever started it.
     let _ = nix::unistd::setsid();
     std::env::set_current_dir("/")?;
-    logs::for_daemon(context)?;
+    logs::for_daemon_in_background(context)?;
     let mut told = false;
     let result = serve_until_told(context, Role::Mounts, async |_| {
         told = true;

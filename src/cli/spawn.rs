@@ -1,8 +1,6 @@
 //! Starts a daemon in the background and waits until it takes requests.
 
-use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
@@ -12,6 +10,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::client::Client;
 use super::context::Context;
 use super::daemon::READY;
+use super::logs;
 use crate::daemon::repository;
 use crate::limits::DAEMON_START_WAIT;
 
@@ -21,13 +20,8 @@ pub async fn daemon(context: &Context) -> anyhow::Result<Client> {
         return Ok(client);
     }
     repository::create(&context.repository)?;
-    let log_path = context.repository.join("daemon.log");
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&log_path)
-        .with_context(|| format!("cannot write {}", log_path.display()))?;
+    let log_path = logs::daemon_log(&context.repository);
+    let log = logs::open_daemon_log(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find the program itself")?);
     command.arg("--repo").arg(&context.repository);
     for setting in &context.global.config {
