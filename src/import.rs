@@ -31,7 +31,7 @@ use std::num::NonZero;
 use std::sync::atomic::Ordering;
 
 pub use self::error::ImportError;
-pub use self::events::{AddedEntry, EntryPath, Event, KuboEvent, Progress};
+pub use self::events::{AddedEntry, EntryPath, Event, KuboEvent, KuboLines, Progress};
 pub use self::options::{ImportOptions, Profile, SizeEstimation};
 pub use self::query::{parse_bool, parse_bytes, parse_int};
 pub use self::sources::Source;

@@ -21,6 +21,7 @@ pub mod names;
 pub mod node;
 mod path;
 pub mod pin;
+mod put;
 pub mod query;
 pub mod refs;
 pub mod reply;

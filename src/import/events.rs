@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::node::{Link, Metadata};
 use super::sources::join;
-use crate::block::Cid;
+use crate::block::{Cid, CidForm};
 use crate::dag::unixfs::Mtime;
 
 /// Something that happened. As JSON it travels from a daemon to a command.
@@ -120,30 +120,57 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl Event {
-    /// What kubo tells of this event: how far it has read only if `progress` is wanted.
-    pub fn to_kubo(&self, progress: bool) -> Vec<KuboEvent> {
-        let name = |path: &EntryPath| String::from_utf8_lossy(&path.0).into_owned();
-        match self {
-            Event::Progress { path, bytes } if progress => {
-                vec![KuboEvent { name: name(path), bytes: *bytes, ..KuboEvent::default() }]
-            }
-            Event::Totals { .. } | Event::Progress { .. } => Vec::new(),
+/// Turns events into what kubo tells of them.
+#[derive(Debug)]
+pub struct KuboLines {
+    progress: bool,
+    form: CidForm,
+    /// The file whose bytes were told of last, and how many.
+    told: (EntryPath, u64),
+}
+
+impl KuboLines {
+    /// With `progress`, how much of each file was read is told too.
+    pub fn new(progress: bool, form: CidForm) -> KuboLines {
+        KuboLines { progress, form, told: (EntryPath::default(), 0) }
+    }
+
+    /// What kubo tells of this event.
+    pub fn of(&mut self, event: &Event) -> Vec<KuboEvent> {
+        match event {
+            Event::Progress { path, bytes } => Vec::from_iter(self.read(path, *bytes)),
+            Event::Totals { .. } => Vec::new(),
             Event::Added(entry) => {
-                let whole = KuboEvent { name: name(&entry.path), bytes: entry.file_bytes, ..KuboEvent::default() };
-                let added = KuboEvent {
+                let mut lines = Vec::from_iter(self.read(&entry.path, entry.file_bytes));
+                self.told = (EntryPath::default(), 0);
+                lines.push(KuboEvent {
                     name: name(&entry.path),
-                    hash: entry.cid.to_string(),
+                    hash: self.form.text(&entry.cid),
                     bytes: 0,
                     size: entry.dag_bytes.to_string(),
-                    mode: entry.mode.map_or_else(String::new, |mode| format!("0{mode:o}")),
+                    mode: entry.mode.filter(|mode| *mode != 0).map_or_else(String::new, |mode| format!("0{mode:o}")),
                     mtime: entry.mtime.map(|(seconds, _)| seconds),
                     mtime_nsecs: entry.mtime.map(|(_, nanoseconds)| nanoseconds).filter(|nanoseconds| *nanoseconds > 0),
-                };
-                if progress && !entry.directory { vec![whole, added] } else { vec![added] }
+                });
+                lines
             }
         }
     }
+
+    /// So much of a file was read: said once.
+    fn read(&mut self, path: &EntryPath, bytes: u64) -> Option<KuboEvent> {
+        // A file without a name gets one when it is complete.
+        let is_told = self.told.1 == bytes && (self.told.0 == *path || self.told.0.is_empty());
+        if !self.progress || bytes == 0 || is_told {
+            return None;
+        }
+        self.told = (path.clone(), bytes);
+        Some(KuboEvent { name: name(path), bytes, ..KuboEvent::default() })
+    }
+}
+
+fn name(path: &EntryPath) -> String {
+    String::from_utf8_lossy(&path.0).into_owned()
 }
 
 /// Takes the events of an import, on the thread that runs it.
@@ -248,16 +275,23 @@ mod tests {
         }
     }
 
+    fn told(lines: &mut KuboLines, event: &Event) -> Vec<String> {
+        lines.of(event).iter().map(|event| serde_json::to_string(event).unwrap()).collect()
+    }
+
     #[test]
     fn kubo_is_told_what_it_tells() {
-        let text: Vec<String> = Event::Added(entry(b"d/f"))
-            .to_kubo(true)
-            .iter()
-            .map(|event| serde_json::to_string(event).unwrap())
-            .collect();
-        assert_eq!(
-            text,
-            [r#"{"Name":"d/f","Bytes":3}"#, r#"{"Name":"d/f","Hash":"bafkqaaa","Size":"7","Mode":"0644","Mtime":-1}"#]
-        );
+        let mut lines = KuboLines::new(true, CidForm::default());
+        let added = r#"{"Name":"d/f","Hash":"bafkqaaa","Size":"7","Mode":"0644","Mtime":-1}"#;
+        assert_eq!(told(&mut lines, &Event::Added(entry(b"d/f"))), [r#"{"Name":"d/f","Bytes":3}"#, added]);
+        // What was told already is not told again, and directories and links have no bytes.
+        let progress = Event::Progress { path: EntryPath(b"d/g".to_vec()), bytes: 3 };
+        assert_eq!(told(&mut lines, &progress), [r#"{"Name":"d/g","Bytes":3}"#]);
+        assert_eq!(told(&mut lines, &Event::Added(entry(b"d/g"))).len(), 1);
+        let empty = AddedEntry { file_bytes: 0, mode: Some(0), mtime: None, ..entry(b"d") };
+        assert_eq!(told(&mut lines, &Event::Added(empty)), [r#"{"Name":"d","Hash":"bafkqaaa","Size":"7"}"#]);
+        let mut quiet = KuboLines::new(false, CidForm::default());
+        assert_eq!(told(&mut quiet, &progress), <[&str; 0]>::default());
+        assert_eq!(told(&mut quiet, &Event::Added(entry(b"d/f"))), [added]);
     }
 }

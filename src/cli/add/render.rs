@@ -6,7 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::escape::escaped;
-use crate::import::Event;
+use crate::block::CidForm;
+use crate::import::{Event, KuboLines};
 
 /// Which lines go to standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Lines {
 /// Prints the events of an import.
 pub struct Renderer {
     lines: Lines,
+    form: CidForm,
+    kubo: KuboLines,
     bar: Option<ProgressBar>,
     last_cid: Option<String>,
     files: u64,
@@ -41,7 +44,7 @@ pub fn stderr_is_terminal() -> bool {
 
 impl Renderer {
     /// Prints `lines`, and shows a bar if `progress` is wanted.
-    pub fn new(lines: Lines, progress: bool) -> Renderer {
+    pub fn new(lines: Lines, progress: bool, form: CidForm) -> Renderer {
         let bar = progress.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
             // The templates are constant, and right.
@@ -51,7 +54,16 @@ impl Renderer {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Renderer { lines, bar, last_cid: None, files: 0, total_files: 0, bytes: 0 }
+        Renderer {
+            lines,
+            form,
+            kubo: KuboLines::new(progress, form),
+            bar,
+            last_cid: None,
+            files: 0,
+            total_files: 0,
+            bytes: 0,
+        }
     }
 
     /// Whether the totals of a scan are of use.
@@ -70,7 +82,7 @@ impl Renderer {
                     self.bytes += entry.file_bytes;
                     self.position(self.bytes);
                 }
-                self.last_cid = Some(entry.cid.to_string());
+                self.last_cid = Some(self.form.text(&entry.cid));
             }
         }
         let lines = self.text(event)?;
@@ -101,21 +113,21 @@ impl Renderer {
     }
 
     /// The lines of an event.
-    fn text(&self, event: &Event) -> io::Result<Vec<u8>> {
+    fn text(&mut self, event: &Event) -> io::Result<Vec<u8>> {
         let mut lines = Vec::new();
         match (self.lines, event) {
             (Lines::Json, event) => {
-                for event in event.to_kubo(self.bar.is_some()) {
+                for event in self.kubo.of(event) {
                     serde_json::to_writer(&mut lines, &event)?;
                     lines.push(b'\n');
                 }
             }
             (Lines::Full, Event::Added(entry)) => {
-                write!(lines, "added {} ", entry.cid)?;
+                write!(lines, "added {} ", self.form.text(&entry.cid))?;
                 lines.extend_from_slice(&escaped(&entry.path.0));
                 lines.push(b'\n');
             }
-            (Lines::Cids, Event::Added(entry)) => writeln!(lines, "{}", entry.cid)?,
+            (Lines::Cids, Event::Added(entry)) => writeln!(lines, "{}", self.form.text(&entry.cid))?,
             _ => {}
         }
         Ok(lines)
@@ -168,7 +180,7 @@ mod tests {
             mode: None,
             mtime: None,
         };
-        String::from_utf8(Renderer::new(lines, false).text(&Event::Added(entry)).unwrap()).unwrap()
+        String::from_utf8(Renderer::new(lines, false, CidForm::default()).text(&Event::Added(entry)).unwrap()).unwrap()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `dag/get`, `dag/put`, `dag/resolve`: nodes in the IPLD data model.
 
+use axum::extract::multipart::MultipartRejection;
 use axum::extract::{Multipart, State};
 use axum::response::Response;
 use bytes::Bytes;
@@ -7,16 +8,16 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::block::{Naming, gather, hash};
+use super::block::{Naming, hash};
 use super::path::plain;
+use super::put::Put;
 use super::query::Query;
 use super::reply::{ApiError, Caller, Stream, stream};
 use crate::block::{Block, Cid, codec};
 use crate::daemon::Daemon;
 use crate::dag::ipld::{Node, Value};
 use crate::fetch::Priority;
-use crate::limits::{MAX_BLOCK_BYTES, MAX_DIRECTORY_DEPTH};
-use crate::store::PinKind;
+use crate::limits::MAX_DIRECTORY_DEPTH;
 use crate::tree::Location;
 
 /// A CID as dag-json has it.
@@ -104,31 +105,13 @@ pub async fn put(
     State(daemon): State<Daemon>,
     query: Query,
     caller: Caller,
-    multipart: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    multipart: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, ApiError> {
     let input = codec_of(&query, "input-codec", "dag-json")?;
     let store = codec_of(&query, "store-codec", "dag-cbor")?;
     let naming = Naming { v0: false, codec: store, hash: hash(query.text("hash"))?, length: None };
     let pin = query.flag("pin", false)?;
-    let mut multipart = multipart.map_err(|_| ApiError::usage("file argument 'object data' is required"))?;
-    let runtime = Handle::current();
-    stream(Stream::Json, caller, move |emit| {
-        let mut writer = daemon.store().writer();
-        let mut any = false;
-        while let Some(field) = runtime.block_on(multipart.next_field())? {
-            any = true;
-            let data = runtime.block_on(gather(field, MAX_BLOCK_BYTES))?;
-            let block = naming.block(Node::decode(input, &data)?.encode(store)?.into())?;
-            writer.put(&block)?;
-            if pin {
-                daemon.store().pin(block.cid(), PinKind::Recursive, "")?;
-            }
-            emit.json(&json!({ "Cid": CidLink::from(block.cid()) }))?;
-        }
-        if !any {
-            return Err(ApiError::usage("file argument 'object data' is required"));
-        }
-        Ok(daemon.store().sync()?)
-    })
-    .await
+    let make = move |data: Bytes| naming.block(Node::decode(input, &data)?.encode(store)?.into());
+    let put = Put { daemon, files: multipart, argument: "object data", pin };
+    put.answer(caller, make, |block| json!({ "Cid": CidLink::from(block.cid()) })).await
 }

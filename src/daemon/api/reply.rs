@@ -167,7 +167,8 @@ impl Emit {
 }
 
 /// Waits on a thread that may block. Unlike the runtime's own waiting this may be done from within a future that such a thread
-/// drives, as a walk of a DAG is whose progress is told.
+/// drives, as a walk of a DAG is whose progress is told. That future may tell of more than the runtime grants one task
+/// before it must give way; here there is nobody to give way to, and it would wait for ever: so nothing is counted.
 fn wait<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
@@ -176,7 +177,7 @@ fn wait<F: Future>(future: F) -> F::Output {
         }
     }
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut future = std::pin::pin!(future);
+    let mut future = std::pin::pin!(tokio::task::unconstrained(future));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
