@@ -6,10 +6,12 @@
 //! since: see [`Block::from_checked_record`].
 
 mod cid;
+mod form;
 mod hash;
 
 pub use self::cid::{Cid, CidError, codec};
 pub(crate) use self::cid::{read_varint, write_varint};
+pub use self::form::CidForm;
 pub use self::hash::{HashFunction, Multihash};
 
 use bytes::Bytes;

@@ -6,6 +6,7 @@ mod fixture;
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
+use cidfs::block::{Cid, CidForm};
 use fixture::Fixture;
 use serde_json::Value;
 
@@ -115,6 +116,88 @@ fn standard_input_is_added_through_a_daemon_too() {
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"hello\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN\n");
+}
+
+#[test]
+fn a_named_pipe_that_is_given_by_itself_is_read_to_its_end() {
+    let fixture = Fixture::new();
+    let directory = fixture.mountpoint("pipes");
+    let pipe = directory.join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| ((n * 17) >> 5) as u8).collect();
+    let alone = String::from_utf8(fixture.pipe(&["add", "-Q", "-"], &bytes)).unwrap();
+    for beside in [false, true] {
+        let _daemon = beside.then(|| fixture.daemon(&[]));
+        let writing = {
+            let (pipe, bytes) = (pipe.clone(), bytes.clone());
+            std::thread::spawn(move || std::fs::write(pipe, bytes).unwrap())
+        };
+        let added = fixture.run(&["add", pipe.to_str().unwrap()]);
+        writing.join().unwrap();
+        assert_eq!(added, format!("added {} pipe\n", alone.trim()), "beside a daemon: {beside}");
+    }
+    // In a directory it is no file, and two cannot be told apart on their way.
+    let error = fixture.fail(1, &["add", directory.to_str().unwrap()]);
+    assert!(error.contains("pipe: it is a named pipe"), "{error}");
+    let error = fixture.fail(1, &["add", pipe.to_str().unwrap(), "-"]);
+    assert!(error.contains("add one at a time"), "{error}");
+}
+
+#[test]
+fn cids_are_printed_in_the_base_that_is_asked_for() {
+    let fixture = Fixture::new();
+    let root = fixture.add_tree();
+    let tree = fixture.path().join("tree");
+    let file = format!("{root}/sub/b.txt");
+    let child = fixture.run(&["dag", "resolve", &file]).trim().to_owned();
+    fixture.run(&["name", "add", "tree", &root]);
+    let node = fixture.path().join("node.json");
+    std::fs::write(&node, format!("{{\"l\":{{\"/\":\"{root}\"}}}}")).unwrap();
+    let calls: Vec<Vec<&str>> = vec![
+        vec!["add", tree.to_str().unwrap()],
+        vec!["add", "-Q", "--profile", "unixfs-v0-2015", tree.to_str().unwrap()],
+        vec!["add", "--json", tree.to_str().unwrap()],
+        vec!["ls", &root],
+        vec!["ls", "--json", &root],
+        vec!["stat", "tree"],
+        vec!["block", "stat", &root],
+        vec!["block", "put", "-f", "v0", node.to_str().unwrap()],
+        vec!["dag", "put", node.to_str().unwrap()],
+        vec!["dag", "resolve", &file],
+        vec!["dag", "stat", &root],
+        vec!["refs", "-r", "--edges", &root],
+        vec!["refs", "local"],
+        vec!["pin", "ls"],
+        vec!["pin", "ls", &child],
+        vec!["pin", "ls", "-t", "indirect"],
+        vec!["pin", "add", &root],
+        vec!["pin", "verify", "--verbose"],
+        vec!["name", "ls", "--json"],
+    ];
+    let _daemon = fixture.daemon(&[]);
+    // Every word that is a CID, in the base, and the blanks of tables aside.
+    let words = |text: &str, form: CidForm| {
+        let mut words = String::new();
+        for part in text.split_inclusive(|c: char| !c.is_ascii_alphanumeric()) {
+            let word = part.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+            match word.parse::<Cid>() {
+                Ok(cid) if word.len() > 40 => words.push_str(&form.text(&cid)),
+                _ => words.push_str(word),
+            }
+            words.push_str(&part[word.len()..]);
+        }
+        words.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for call in &calls {
+        let plain = fixture.run(call);
+        for base in ["base58btc", "base16", "base36", "base64url", "b"] {
+            let form: CidForm = base.parse().unwrap();
+            let asked = fixture.run(&[&["--cid-base", base], &call[..]].concat());
+            let asked: Vec<String> = asked.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(asked, words(&plain, form), "{base}: {call:?}");
+        }
+    }
+    assert!(fixture.fail(2, &["--cid-base", "base33", "pin", "ls"]).contains("base33"));
 }
 
 #[test]

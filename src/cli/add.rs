@@ -8,6 +8,7 @@ mod escape;
 mod render;
 
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -20,6 +21,7 @@ pub use self::render::Renderer;
 use super::Outcome;
 use super::client::read;
 use super::context::Context;
+use crate::block::CidForm;
 use crate::daemon::api::add::{Head, Line};
 use crate::import::ImportOptions;
 
@@ -27,7 +29,8 @@ use crate::import::ImportOptions;
 ///
 /// Takes the flags of `ipfs add`, with the same meaning and the same CIDs. What they do not say follows --profile, which
 /// is unixfs-v1-2025 here and not kubo's unixfs-v0-2015. What is added is pinned, unless --pin=false. A file that changes
-/// while it is read, that cannot be read, or that is a socket or device ends the command, and nothing is pinned.
+/// while it is read, that cannot be read, or that is a socket or device ends the command, and nothing is pinned. A named
+/// pipe that is given as PATH is read to its end.
 ///
 /// Flags that are true or false take a value after `=`: --empty-dirs=false.
 #[derive(Args, Clone, Debug, Default)]
@@ -207,6 +210,16 @@ pub enum Input {
     Path(PathBuf),
     /// Standard input, under this name, which may be empty.
     Stdin(String),
+    /// What comes out of a named pipe, under its name. One in a directory is no file and is refused; one that is given by
+    /// itself is meant to be read, as in kubo.
+    Pipe(PathBuf),
+}
+
+impl Input {
+    /// Whether its bytes travel with the request, which has place for one such.
+    fn is_stream(&self) -> bool {
+        !matches!(self, Input::Path(_))
+    }
 }
 
 impl Arguments {
@@ -218,13 +231,23 @@ impl Arguments {
         }
         let mut inputs = Vec::with_capacity(self.paths.len());
         for path in &self.paths {
-            let input = if path == Path::new("-") { stdin() } else { Input::Path(std::path::absolute(path)?) };
-            if matches!(input, Input::Stdin(_)) && inputs.contains(&input) {
-                anyhow::bail!("standard input is given twice");
+            let input = if path == Path::new("-") { stdin() } else { self.input_at(path)? };
+            if input.is_stream() && inputs.iter().any(Input::is_stream) {
+                anyhow::bail!("{} is a pipe or standard input, and not the first: add one at a time", path.display());
             }
             inputs.push(input);
         }
         Ok(inputs)
+    }
+
+    /// What is at a path.
+    fn input_at(&self, path: &Path) -> anyhow::Result<Input> {
+        let follows = self.dereference_args == Some(true) || self.dereference_symlinks == Some(true);
+        let metadata = if follows { path.metadata() } else { path.symlink_metadata() };
+        let path = std::path::absolute(path)?;
+        // What cannot be looked at is an error of the import, which names it.
+        let is_pipe = metadata.is_ok_and(|metadata| metadata.file_type().is_fifo());
+        Ok(if is_pipe { Input::Pipe(path) } else { Input::Path(path) })
     }
 
     /// The settings of the import. Reads the file of --ignore-rules-path.
@@ -276,8 +299,8 @@ impl Arguments {
         Ok(options)
     }
 
-    /// What to print. `json` is the flag of all verbs.
-    pub fn renderer(&self, json: bool) -> Renderer {
+    /// What to print. `json` and `form` are by the flags of all verbs.
+    pub fn renderer(&self, json: bool, form: CidForm) -> Renderer {
         let on = |flag: Option<bool>| flag == Some(true);
         let lines = if on(self.silent) {
             render::Lines::None
@@ -291,7 +314,7 @@ impl Arguments {
             render::Lines::Full
         };
         let unasked = !on(self.quiet) && !on(self.quieter) && !on(self.silent) && render::stderr_is_terminal();
-        Renderer::new(lines, self.progress.unwrap_or(unasked))
+        Renderer::new(lines, self.progress.unwrap_or(unasked), form)
     }
 }
 
@@ -301,18 +324,23 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     if arguments.profile.is_none() {
         options.set("profile", context.config().import.profile.word())?;
     }
-    let mut renderer = arguments.renderer(context.json());
+    let mut renderer = arguments.renderer(context.json(), context.cid_form());
     let mut head = Head { options, paths: Vec::new(), stdin: None, totals: renderer.wants_totals() };
+    let mut pipe = None;
     for input in arguments.inputs()? {
         match input {
             Input::Path(path) => head.paths.push(path.into_os_string().into_vec()),
             Input::Stdin(name) => head.stdin = Some(name),
+            Input::Pipe(path) => {
+                head.stdin = Some(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+                pipe = Some(path);
+            }
         }
     }
     let client = context.connect().await?;
     let json = serde_json::to_vec(&head)?;
     let call = client.call("cidfs/add").option("head-bytes", json.len().to_string());
-    let stdin = if head.stdin.is_some() { read(None).await? } else { Body::empty() };
+    let stdin = if head.stdin.is_some() { read(pipe.as_deref()).await? } else { Body::empty() };
     let first = futures::stream::iter([Ok::<_, axum::Error>(Bytes::from(json))]);
     let call = call.body(Body::from_stream(first.chain(stdin.into_data_stream())));
     let reply = call.maybe("timeout", context.timeout()).send().await?;

@@ -154,7 +154,7 @@ async fn import_one(client: &Client, file: &Path, arguments: &Import, context: &
         .each(|line: Value| {
             let root = &line["Root"];
             let error = root["PinErrorMsg"].as_str().unwrap_or_default();
-            let cid = root["Cid"]["/"].as_str().unwrap_or_default();
+            let cid = context.cid(root["Cid"]["/"].as_str().unwrap_or_default());
             if !error.is_empty() {
                 failed = true;
                 eprintln!("cidfs: {cid} is not pinned: {error}");

@@ -28,7 +28,13 @@ use crate::daemon::{Daemon, Repository, Role};
 use crate::limits::{API_PIECE_BYTES, REPOSITORY_WAIT};
 
 /// A way to the control API.
-pub enum Client {
+pub struct Client {
+    way: Way,
+    /// The multibase that answers are to write CIDs in, where not the usual one.
+    cid_base: Option<String>,
+}
+
+enum Way {
     /// Through the socket of a daemon.
     Socket(PathBuf),
     /// In this process.
@@ -61,7 +67,7 @@ impl Client {
                 Ok(repository) => {
                     let settings = settings.clone();
                     let open = move || Daemon::open(repository, settings, Role::Verb);
-                    return Ok(Client::Here(tokio::task::spawn_blocking(open).await??));
+                    return Ok(Client::here(tokio::task::spawn_blocking(open).await??));
                 }
                 // The holder may be about to leave, or to listen; neither is an event that could be awaited.
                 Err(RepositoryError::Locked { .. }) if Instant::now() < deadline => {
@@ -80,23 +86,35 @@ impl Client {
     /// The daemon of the repository at `path`, where one runs.
     pub async fn running(path: &Path) -> Option<Client> {
         let socket = socket(path);
-        connect(&socket).await.ok().map(|_| Client::Socket(socket))
+        connect(&socket).await.ok().map(|_| Client { way: Way::Socket(socket), cid_base: None })
+    }
+
+    /// In this process, by its own daemon.
+    pub fn here(daemon: Daemon) -> Client {
+        Client { way: Way::Here(daemon), cid_base: None }
+    }
+
+    /// Asks that answers write CIDs in this multibase.
+    #[must_use]
+    pub fn with_cid_base(self, name: &str) -> Client {
+        Client { cid_base: Some(name.to_owned()), ..self }
     }
 
     /// A request for `/api/v0/<path>`.
     pub fn call(&self, path: &str) -> Call<'_> {
-        Call {
+        let call = Call {
             client: self,
             path: format!("/api/v0/{path}"),
             query: String::new(),
             content_type: None,
             body: Body::empty(),
-        }
+        };
+        call.maybe("cid-base", self.cid_base.as_ref())
     }
 
     /// Makes durable what was done, where it was done here.
     pub async fn close(self) -> anyhow::Result<()> {
-        if let Client::Here(daemon) = self {
+        if let Way::Here(daemon) = self.way {
             let store = daemon.store().clone();
             tokio::task::spawn_blocking(move || store.finish()).await??;
             // The lock of the repository goes with the process: threads that are still ending may use what it guards.
@@ -184,13 +202,13 @@ impl Call<'_> {
             .header(header::CONNECTION, "TE")
             .body(self.body)
             .context("the arguments do not fit into one request: give fewer at a time")?;
-        let response = match self.client {
-            Client::Here(daemon) => {
+        let response = match &self.client.way {
+            Way::Here(daemon) => {
                 let response = api::router(daemon.clone(), Reach::Owner).oneshot(request).await;
                 // The router answers every request.
                 response.unwrap_or_else(|never| match never {})
             }
-            Client::Socket(socket) => {
+            Way::Socket(socket) => {
                 let stream = connect(socket)
                     .await
                     .with_context(|| format!("cannot reach the daemon at {}", socket.display()))?;

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::client::Client;
+use crate::block::CidForm;
 use crate::config::{Config, Settings};
 use crate::daemon::repository;
 
@@ -27,10 +28,25 @@ pub struct Global {
     /// Gives up after this time, as in `--timeout 30s`
     #[arg(long, value_name = "TIME", global = true, value_parser = span, help_heading = "Global options")]
     pub timeout: Option<Duration>,
+    /// The multibase that CIDs are printed in: base32, base36, base58btc, base16, base64url, …; a CIDv0 becomes a CIDv1 in
+    /// any but base58btc
+    #[arg(long, value_name = "BASE", global = true, value_parser = cid_base, help_heading = "Global options")]
+    pub cid_base: Option<CidBase>,
     /// How log lines look: text or json
     #[arg(long, value_name = "FORMAT", global = true, value_parser = ["text", "json"])]
     #[arg(help_heading = "Global options")]
     pub log_format: Option<String>,
+}
+
+/// The multibase of CIDs: as it was given, for requests, and read.
+#[derive(Clone, Debug)]
+pub struct CidBase {
+    name: String,
+    form: CidForm,
+}
+
+fn cid_base(text: &str) -> Result<CidBase, String> {
+    Ok(CidBase { name: text.to_owned(), form: text.parse()? })
 }
 
 fn span(text: &str) -> Result<Duration, String> {
@@ -85,7 +101,21 @@ impl Context {
 
     /// The way to the API: the daemon's, or in this process.
     pub async fn connect(&self) -> anyhow::Result<Client> {
-        Client::connect(&self.repository, &self.settings, &self.purpose).await
+        let client = Client::connect(&self.repository, &self.settings, &self.purpose).await?;
+        Ok(match &self.global.cid_base {
+            Some(base) => client.with_cid_base(&base.name),
+            None => client,
+        })
+    }
+
+    /// How CIDs are to be printed. The API does it where it writes CIDs as text.
+    pub fn cid_form(&self) -> CidForm {
+        self.global.cid_base.as_ref().map_or_else(CidForm::default, |base| base.form)
+    }
+
+    /// A CID of an answer that has one form only, as it is to be printed.
+    pub fn cid(&self, text: &str) -> String {
+        text.parse().map_or_else(|_| text.to_owned(), |cid| self.cid_form().text(&cid))
     }
 
     /// Whether JSON is wanted.

@@ -139,7 +139,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
                 let reply = call.file(read(Some(file)).await?).send().await?;
                 reply
                     .each(|node: Value| {
-                        let cid = node["Cid"]["/"].as_str().unwrap_or_default();
+                        let cid = context.cid(node["Cid"]["/"].as_str().unwrap_or_default());
                         context.print(&node, |out| writeln!(out, "{cid}"))
                     })
                     .await?;
@@ -149,7 +149,9 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
             let call = client.call("dag/resolve").arg(&resolve.path).maybe("timeout", context.timeout());
             let value: Value = call.send().await?.json().await?;
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            context.print(&value, |out| writeln!(out, "{}{}", text(&value["Cid"]["/"]), text(&value["RemPath"])))?;
+            context.print(&value, |out| {
+                writeln!(out, "{}{}", context.cid(&text(&value["Cid"]["/"])), text(&value["RemPath"]))
+            })?;
         }
     }
     client.close().await?;

@@ -30,8 +30,9 @@ Examples:
   cidfs mount --foreground /mnt/ipfs          for supervisors; ends on SIGTERM
 
 Options of -o: profile=training|serving, allow_other, default_permissions, threads=N, read_ahead=BYTES,
-timeout=SECONDS, exec, noexec, and the generic options of mount(8) that suit a read-only filesystem.
-In /etc/fstab:  none /mnt/ipfs fuse.cidfs allow_other,_netdev,nofail 0 0")]
+timeout=SECONDS, fsname=NAME, exec, noexec, and the generic options of mount(8) that suit a read-only
+filesystem. In /etc/fstab, with a link /sbin/mount.cidfs to this program:
+  /var/lib/cidfs  /mnt/ipfs  cidfs  ro,allow_other,nofail  0  0")]
 pub struct Arguments {
     /// The directory to mount on
     pub mountpoint: PathBuf,
@@ -85,7 +86,7 @@ pub fn foreground(arguments: &Arguments, context: &Context) -> anyhow::Result<Ou
     logs::for_daemon(context)?;
     serve_until_told(context, Role::Mounts, async |daemon| {
         let failed = |error: anyhow::Error| ServeError::Start(super::one_line(&error));
-        let client = Client::Here(daemon);
+        let client = Client::here(daemon);
         let mounted = async {
             let call = request(&client, arguments, context)?;
             let report: MountReport = call.send().await?.json().await?;

@@ -36,7 +36,12 @@ impl Fixture {
     /// The program, on this repository and with nothing else of the environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cidfs"));
-        command.args(arguments).env_clear().env("CIDFS_PATH", self.repository()).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env_clear()
+            .env("CIDFS_PATH", self.repository())
+            .env("CIDFS_NETWORK_PROFILE", "offline")
+            .stdin(Stdio::null());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }

@@ -15,14 +15,13 @@ use axum::response::Response;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 use super::body::BodyReader;
 use super::query::Query;
 use super::reply::{ApiError, Caller, Emit, Stream, stream};
 use super::upload::{Part, Upload};
 use crate::daemon::Daemon;
-use crate::import::{self, AddedEntry, Event, ImportOptions, Progress, Source};
+use crate::import::{self, Event, ImportOptions, KuboLines, Progress, Source};
 use crate::limits::API_HEAD_BYTES;
 
 /// One line of the answer of `cidfs/add`. Paths are bytes, as a file's name need not be UTF-8.
@@ -132,7 +131,10 @@ pub async fn kubo(
     caller: Caller,
     multipart: Result<Multipart, axum::extract::multipart::MultipartRejection>,
 ) -> Result<Response, ApiError> {
-    let options = options(&daemon, &query)?;
+    let mut options = options(&daemon, &query)?;
+    // What is left out is the client's to decide, before it sends: what it has sent is wanted.
+    options.hidden = true;
+    options.ignore.clear();
     for unsupported in ["nocopy", "fscache", "to-files"] {
         if query.has(unsupported) && query.flag(unsupported, true).unwrap_or(true) {
             return Err(ApiError::usage(format!("cidfs has no {unsupported}: it has neither a filestore nor MFS")));
@@ -140,11 +142,12 @@ pub async fn kubo(
     }
     let progress = query.flag("progress", false)?;
     let silent = query.flag("silent", false)?;
+    let form = query.cid_form()?;
     let mut multipart = multipart.map_err(|_| ApiError::usage("file argument 'path' is required"))?;
     let runtime = tokio::runtime::Handle::current();
     stream(Stream::Json, caller, move |emit| {
         let mut upload = Upload::new(daemon.repository().path());
-        let mut told = KuboTold { emit, progress, silent };
+        let mut told = KuboTold { emit, lines: KuboLines::new(progress, form), silent };
         let mut any = false;
         while let Some(field) = runtime.block_on(multipart.next_field())? {
             any = true;
@@ -202,42 +205,16 @@ pub async fn pump(
 
 struct KuboTold<'a> {
     emit: &'a Emit,
-    progress: bool,
+    lines: KuboLines,
     silent: bool,
 }
 
 impl Progress for KuboTold<'_> {
     fn event(&mut self, event: Event) -> ControlFlow<()> {
-        let line = match event {
-            Event::Progress { path, bytes } if self.progress => {
-                json!({ "Name": String::from_utf8_lossy(&path), "Bytes": bytes })
-            }
-            // As in kubo, directories are told even so.
-            Event::Added(entry) if !self.silent || entry.directory => added_line(&entry),
-            _ if self.emit.is_gone() => return ControlFlow::Break(()),
-            _ => return ControlFlow::Continue(()),
-        };
-        match self.emit.json(&line) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        }
+        // As in kubo, directories are told even so.
+        let is_silent = self.silent && matches!(&event, Event::Added(entry) if !entry.directory);
+        let lines = if is_silent { Vec::new() } else { self.lines.of(&event) };
+        let sent = lines.iter().try_for_each(|line| self.emit.json(line));
+        if sent.is_err() || self.emit.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
-}
-
-/// An entry as kubo tells it: what is empty is left out.
-pub fn added_line(entry: &AddedEntry) -> Value {
-    let mut line = Map::new();
-    line.insert("Name".into(), json!(String::from_utf8_lossy(&entry.path)));
-    line.insert("Hash".into(), json!(entry.cid.to_string()));
-    line.insert("Size".into(), json!(entry.dag_bytes.to_string()));
-    if let Some(mode) = entry.mode.filter(|mode| *mode != 0) {
-        line.insert("Mode".into(), json!(format!("0{mode:o}")));
-    }
-    if let Some((seconds, nanoseconds)) = entry.mtime {
-        line.insert("Mtime".into(), json!(seconds));
-        if nanoseconds != 0 {
-            line.insert("MtimeNsecs".into(), json!(nanoseconds));
-        }
-    }
-    Value::Object(line)
 }

@@ -1,19 +1,20 @@
 //! `block/get`, `block/put`, `block/stat`: single blocks.
 
+use axum::extract::multipart::MultipartRejection;
 use axum::extract::{Multipart, State};
 use axum::response::Response;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::path;
+use super::put::{Put, too_large};
 use super::query::Query;
 use super::reply::{ApiError, Caller, Stream, stream};
-use crate::block::{Block, Cid, HashFunction, Multihash, codec};
+use crate::block::{Block, Cid, CidForm, HashFunction, Multihash, codec};
 use crate::daemon::Daemon;
 use crate::fetch::Priority;
 use crate::limits::MAX_BLOCK_BYTES;
-use crate::store::PinKind;
 
 /// A block's name and size, as kubo has them.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -26,8 +27,8 @@ pub struct BlockStat {
 }
 
 impl BlockStat {
-    fn of(block: &Block) -> BlockStat {
-        BlockStat { key: block.cid().to_string(), size: block.data().len() as u64 }
+    fn of(block: &Block, form: CidForm) -> BlockStat {
+        BlockStat { key: form.text(block.cid()), size: block.data().len() as u64 }
     }
 }
 
@@ -40,7 +41,8 @@ fn block(daemon: &Daemon, text: &str) -> Result<Block, ApiError> {
 /// `block/stat?arg=CID`.
 pub async fn stat(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
     let text = query.argument("cid")?.to_owned();
-    super::reply::json(move || Ok(BlockStat::of(&block(&daemon, &text)?))).await
+    let form = query.cid_form()?;
+    super::reply::json(move || Ok(BlockStat::of(&block(&daemon, &text)?, form))).await
 }
 
 /// `block/get?arg=CID`: the block's bytes.
@@ -125,54 +127,18 @@ fn length(query: &Query) -> Result<Option<usize>, ApiError> {
     Ok(query.number::<i64>("mhlen")?.and_then(|length| usize::try_from(length).ok()))
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(format!(
-        "produced block is over 2MiB: big blocks can't be exchanged with other peers \
-         (a block has at most {MAX_BLOCK_BYTES} bytes)"
-    ))
-}
-
 /// `block/put?cid-codec=NAME&mhtype=NAME&mhlen=N&pin=BOOL`: keeps each file of the request as a block.
 pub async fn put(
     State(daemon): State<Daemon>,
     query: Query,
     caller: Caller,
-    multipart: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+    multipart: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, ApiError> {
     let naming = Naming::of_block_put(&query)?;
     let pin = query.flag("pin", false)?;
-    let mut multipart = multipart.map_err(|_| ApiError::usage("file argument 'data' is required"))?;
-    let runtime = Handle::current();
-    stream(Stream::Json, caller, move |emit| {
-        let mut writer = daemon.store().writer();
-        let mut any = false;
-        while let Some(field) = runtime.block_on(multipart.next_field())? {
-            any = true;
-            let block = naming.block(runtime.block_on(gather(field, MAX_BLOCK_BYTES))?)?;
-            writer.put(&block)?;
-            if pin {
-                daemon.store().pin(block.cid(), PinKind::Recursive, "")?;
-            }
-            emit.json(&BlockStat::of(&block))?;
-        }
-        if !any {
-            return Err(ApiError::usage("file argument 'data' is required"));
-        }
-        Ok(daemon.store().sync()?)
-    })
-    .await
-}
-
-/// The bytes of a part, of which there may be `limit`.
-pub async fn gather(mut field: axum::extract::multipart::Field<'_>, limit: usize) -> Result<Bytes, ApiError> {
-    let mut data = BytesMut::new();
-    while let Some(piece) = field.chunk().await? {
-        if data.len() + piece.len() > limit {
-            return Err(too_large());
-        }
-        data.extend_from_slice(&piece);
-    }
-    Ok(data.freeze())
+    let put = Put { daemon, files: multipart, argument: "data", pin };
+    let form = query.cid_form()?;
+    put.answer(caller, move |data| naming.block(data), move |block| BlockStat::of(block, form)).await
 }
 
 /// A block that was removed, or why it was not, as kubo tells it.
@@ -191,6 +157,7 @@ pub struct Removed {
 pub async fn rm(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
     let (force, quiet) = (query.flag("force", false)?, query.flag("quiet", false)?);
     let paths = query.some_arguments("cid")?.to_vec();
+    let form = query.cid_form()?;
     stream(Stream::Json, caller, move |emit| {
         let cids = paths.iter().map(|path| path::cid(&daemon, path)).collect::<Result<Vec<_>, _>>()?;
         for (cid, removed) in cids.iter().zip(daemon.store().remove(&cids)?) {
@@ -201,7 +168,7 @@ pub async fn rm(State(daemon): State<Daemon>, query: Query, caller: Caller) -> R
                 Err(error) => ApiError::from(error).message().to_owned(),
             };
             if !error.is_empty() || !quiet {
-                emit.json(&Removed { hash: cid.to_string(), error })?;
+                emit.json(&Removed { hash: form.text(cid), error })?;
             }
         }
         Ok(())

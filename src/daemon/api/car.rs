@@ -10,6 +10,7 @@ use super::dag::CidLink;
 use super::path;
 use super::query::Query;
 use super::reply::{ApiError, Caller, Pieces, Stream, stream};
+use crate::block::CidForm;
 use crate::daemon::Daemon;
 use crate::fetch::car::{Import, Missing, export as export_car};
 use crate::fetch::stat::{DagStat, dag_stat};
@@ -79,26 +80,27 @@ pub async fn import(
 pub async fn stat(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
     let progress = query.flag("progress", true)?;
     let paths = query.some_arguments("root")?.to_vec();
+    let form = query.cid_form()?;
     stream(Stream::Json, caller, move |emit| {
         let roots = paths.iter().map(|path| path::cid(&daemon, path)).collect::<Result<Vec<_>, _>>()?;
         let mut gone = Ok(());
         let stat = Handle::current().block_on(dag_stat(daemon.fetch(), &roots, |stat| {
             if progress && gone.is_ok() {
-                gone = emit.json(&stat_line(stat, false));
+                gone = emit.json(&stat_line(stat, form, false));
             }
         }))?;
         gone?;
-        emit.json(&stat_line(&stat, true))
+        emit.json(&stat_line(&stat, form, true))
     })
     .await
 }
 
 /// The figures as kubo has them: what is not known before the end is left out until then, and so is what is zero.
-fn stat_line(stat: &DagStat, done: bool) -> Value {
+fn stat_line(stat: &DagStat, form: CidForm, done: bool) -> Value {
     let roots = stat
         .roots
         .iter()
-        .map(|root| json!({ "Cid": root.cid.to_string(), "Size": root.size, "NumBlocks": root.blocks }));
+        .map(|root| json!({ "Cid": form.text(&root.cid), "Size": root.size, "NumBlocks": root.blocks }));
     let roots: Vec<Value> = roots.collect();
     let mut line = Map::new();
     if done {

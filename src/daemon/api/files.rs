@@ -15,7 +15,7 @@ use super::path::{self, plain};
 use super::query::Query;
 use super::reply::{ApiError, Caller, Pieces, Stream, stream, stream_of};
 use super::time::rfc3339;
-use crate::block::codec;
+use crate::block::{CidForm, codec};
 use crate::daemon::Daemon;
 use crate::dag::pb::PbNode;
 use crate::dag::unixfs::{Mtime, UnixFs};
@@ -143,11 +143,12 @@ const GO_DIRECTORY: u32 = 1 << 31;
 pub async fn ls(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
     let streamed = query.flag("stream", false)?;
     let resolve = query.flag("resolve-type", true)? || query.flag("size", true)?;
+    let form = query.cid_form()?;
     let paths = query.some_arguments("ipfs-path")?.to_vec();
     if streamed {
         return stream(Stream::Json, caller, move |emit| {
             for path in &paths {
-                list(&daemon, path, resolve, |links| {
+                list(&daemon, path, (resolve, form), |links| {
                     links.into_iter().try_for_each(|link| {
                         let object = LsObject { hash: path.clone(), links: vec![link] };
                         emit.json(&LsOutput { objects: vec![object] })
@@ -162,7 +163,7 @@ pub async fn ls(State(daemon): State<Daemon>, query: Query, caller: Caller) -> R
         let mut objects = Vec::new();
         for path in paths {
             let mut all = Vec::new();
-            list(&daemon, &path, resolve, |links| {
+            list(&daemon, &path, (resolve, form), |links| {
                 all.extend(links);
                 Ok(())
             })?;
@@ -178,7 +179,7 @@ pub async fn ls(State(daemon): State<Daemon>, query: Query, caller: Caller) -> R
 fn list(
     daemon: &Daemon,
     path: &str,
-    resolve: bool,
+    how: (bool, CidForm),
     mut take: impl FnMut(Vec<LsLink>) -> Result<(), ApiError>,
 ) -> Result<(), ApiError> {
     let runtime = Handle::current();
@@ -191,14 +192,14 @@ fn list(
         let page = runtime.block_on(daemon.tree().list(&entry.location, cursor, API_LISTING_ENTRIES))?;
         let Some(last) = page.last() else { return Ok(()) };
         cursor = last.cursor;
-        take(page.iter().map(|listed| link(daemon, listed, resolve)).collect::<Result<_, _>>()?)?;
+        take(page.iter().map(|listed| link(daemon, listed, how)).collect::<Result<_, _>>()?)?;
     }
 }
 
-fn link(daemon: &Daemon, listed: &Listed, resolve: bool) -> Result<LsLink, ApiError> {
+fn link(daemon: &Daemon, listed: &Listed, (resolve, form): (bool, CidForm)) -> Result<LsLink, ApiError> {
     let mut link = LsLink {
         name: String::from_utf8_lossy(&listed.name).into_owned(),
-        hash: listed.location.cid.to_string(),
+        hash: form.text(&listed.location.cid),
         size: 0,
         kind: 0,
         target: String::new(),
@@ -379,6 +380,7 @@ impl std::io::Read for FileReader<'_> {
 /// What `cidfs/stat` tells of one path.
 pub async fn stat(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
     let path = query.argument("path")?.to_owned();
+    let form = query.cid_form()?;
     super::reply::json(move || {
         let entry = path::entry(&daemon, &path)?;
         let coverage = daemon.tree().coverage(&entry.location)?;
@@ -387,7 +389,7 @@ pub async fn stat(State(daemon): State<Daemon>, query: Query) -> Result<Response
         let block = daemon.store().size(cid)?.or_else(|| cid.identity_data().map(|data| data.len() as u64));
         Ok(json!({
             "Path": plain(&path),
-            "Hash": cid.to_string(),
+            "Hash": form.text(cid),
             "Codec": codec::name(cid.codec()).map_or_else(|| format!("{:#x}", cid.codec()), str::to_owned),
             "Type": match entry.attr.kind {
                 FileKind::Directory => "directory",

@@ -26,10 +26,11 @@ pub async fn add(State(daemon): State<Daemon>, query: Query) -> Result<Response,
         [name, path] => (name.clone(), path.clone()),
         _ => return Err(ApiError::usage("two arguments are required: the name, and the CID or path")),
     };
+    let form = query.cid_form()?;
     reply_json(move || {
         let cid = path::cid(&daemon, &path)?;
         daemon.store().name(&name, &cid)?;
-        Ok(NamedRoot { name, hash: cid.to_string() })
+        Ok(NamedRoot { name, hash: form.text(&cid) })
     })
     .await
 }
@@ -49,9 +50,10 @@ pub async fn rm(State(daemon): State<Daemon>, query: Query) -> Result<Response, 
 }
 
 /// `cidfs/name/ls`.
-pub async fn ls(State(daemon): State<Daemon>) -> Result<Response, ApiError> {
+pub async fn ls(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+    let form = query.cid_form()?;
     reply_json(move || {
-        let names = daemon.store().names()?.into_iter().map(|(name, cid)| NamedRoot { name, hash: cid.to_string() });
+        let names = daemon.store().names()?.into_iter().map(|(name, cid)| NamedRoot { name, hash: form.text(&cid) });
         Ok(json!({ "Names": names.collect::<Vec<_>>() }))
     })
     .await

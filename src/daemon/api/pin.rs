@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use super::path;
 use super::query::Query;
 use super::reply::{ApiError, Caller, Stream, json as reply_json, stream};
-use crate::block::Cid;
+use crate::block::{Cid, CidForm};
 use crate::daemon::Daemon;
 use crate::fetch::pin;
 use crate::fetch::walk::{Reach, Walk};
@@ -61,14 +61,15 @@ fn checked_name(query: &Query) -> Result<String, ApiError> {
 pub async fn add(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
     let kind = kind(&query)?;
     let name = checked_name(&query)?;
+    let form = query.cid_form()?;
     let paths = query.some_arguments("ipfs-path")?.to_vec();
     if !query.flag("progress", false)? {
-        return reply_json(move || add_all(&daemon, &paths, kind, &name, |_| Ok(()))).await;
+        return reply_json(move || add_all(&daemon, &paths, (kind, &name), form, |_| Ok(()))).await;
     }
     stream(Stream::Json, caller, move |emit| {
         let mut told = Instant::now();
         let mut blocks = 0;
-        let pins = add_all(&daemon, &paths, kind, &name, |progress| {
+        let pins = add_all(&daemon, &paths, (kind, &name), form, |progress| {
             blocks = progress;
             if told.elapsed() < PROGRESS_EVERY {
                 return Ok(());
@@ -85,8 +86,8 @@ pub async fn add(State(daemon): State<Daemon>, query: Query, caller: Caller) -> 
 fn add_all(
     daemon: &Daemon,
     paths: &[String],
-    kind: PinKind,
-    name: &str,
+    (kind, name): (PinKind, &str),
+    form: CidForm,
     mut progress: impl FnMut(u64) -> Result<(), ApiError>,
 ) -> Result<Pins, ApiError> {
     let mut pins = Vec::new();
@@ -107,7 +108,7 @@ fn add_all(
         });
         pinned.map_err(|error| ApiError::from(error).context(format!("cannot pin {text}")))?;
         gone?;
-        pins.push(cid.to_string());
+        pins.push(form.text(&cid));
     }
     Ok(Pins { pins, progress: 0 })
 }
@@ -115,6 +116,7 @@ fn add_all(
 /// `pin/rm?arg=PATH…&recursive=BOOL`.
 pub async fn rm(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
     let kind = kind(&query)?;
+    let form = query.cid_form()?;
     let paths = query.some_arguments("ipfs-path")?.to_vec();
     reply_json(move || {
         let mut pins = Vec::new();
@@ -127,7 +129,7 @@ pub async fn rm(State(daemon): State<Daemon>, query: Query) -> Result<Response, 
                 }
                 Some(_) => daemon.store().unpin(&cid)?,
             };
-            pins.push(cid.to_string());
+            pins.push(form.text(&cid));
         }
         Ok(Pins { pins, progress: 0 })
     })
@@ -178,6 +180,7 @@ struct Wanted {
     /// A part of the name.
     name: String,
     paths: Vec<String>,
+    form: CidForm,
 }
 
 /// `pin/ls?arg=PATH…&type=TYPE&names=BOOL&name=PART&stream=BOOL`.
@@ -197,6 +200,7 @@ pub async fn ls(State(daemon): State<Daemon>, query: Query, caller: Caller) -> R
         names: query.flag("names", false)? || !name.is_empty(),
         name,
         paths: query.arguments().to_vec(),
+        form: query.cid_form()?,
     };
     if query.flag("stream", false)? {
         return stream(Stream::Json, caller, move |emit| list(&daemon, &wanted, |line| emit.json(&line))).await;
@@ -226,18 +230,19 @@ fn list(
         let (kind, name) = match pin {
             Some(pin) => (word(pin.kind).to_owned(), shown(&pin.name)),
             None if wanted.indirect => match above(daemon, &cid)? {
-                Some(root) => (format!("indirect through {root}"), String::new()),
+                Some(root) => (format!("indirect through {}", wanted.form.text(&root)), String::new()),
                 None => return Err(ApiError::new(format!("path '{text}' is not pinned"))),
             },
             None => return Err(ApiError::new(format!("path '{text}' is not pinned"))),
         };
-        take(PinLine { cid: cid.to_string(), name, kind })?;
+        take(PinLine { cid: wanted.form.text(&cid), name, kind })?;
     }
     if !wanted.paths.is_empty() {
         return Ok(());
     }
     for pin in pins.iter().filter(|pin| is_wanted(pin.kind) && pin.name.contains(&wanted.name)) {
-        take(PinLine { cid: pin.cid.to_string(), name: shown(&pin.name), kind: word(pin.kind).to_owned() })?;
+        let cid = wanted.form.text(&pin.cid);
+        take(PinLine { cid, name: shown(&pin.name), kind: word(pin.kind).to_owned() })?;
     }
     // What hangs below a pin has no name.
     if wanted.indirect && wanted.name.is_empty() {
@@ -249,7 +254,7 @@ fn list(
             match Handle::current().block_on(walk.next()) {
                 Ok(None) => break,
                 Ok(Some(visit)) if !set.contains(visit.cid()) => {
-                    let cid = visit.cid().to_string();
+                    let cid = wanted.form.text(visit.cid());
                     take(PinLine { cid, kind: "indirect".to_owned(), ..PinLine::default() })?;
                 }
                 Ok(Some(_)) => {}
@@ -283,6 +288,7 @@ pub async fn update(State(daemon): State<Daemon>, query: Query) -> Result<Respon
     let from = query.argument("from-path")?.to_owned();
     let to = query.arguments().get(1).cloned().ok_or_else(|| ApiError::usage("argument \"to-path\" is required"))?;
     let unpin = query.flag("unpin", true)?;
+    let form = query.cid_form()?;
     reply_json(move || {
         let (from, to) = (path::cid(&daemon, &from)?, path::cid(&daemon, &to)?);
         let old = daemon.store().pinned(&from)?.filter(|pin| pin.kind == PinKind::Recursive);
@@ -291,7 +297,7 @@ pub async fn update(State(daemon): State<Daemon>, query: Query) -> Result<Respon
         if unpin && from != to {
             daemon.store().unpin(&from)?;
         }
-        Ok(Pins { pins: vec![from.to_string(), to.to_string()], progress: 0 })
+        Ok(Pins { pins: vec![form.text(&from), form.text(&to)], progress: 0 })
     })
     .await
 }
@@ -329,14 +335,15 @@ pub async fn verify(State(daemon): State<Daemon>, query: Query, caller: Caller) 
     if verbose && quiet {
         return Err(ApiError::new("the --verbose and --quiet options can not be used at the same time"));
     }
+    let form = query.cid_form()?;
     stream(Stream::Json, caller, move |emit| {
         for pin in daemon.store().pins()?.into_iter().filter(|pin| pin.kind == PinKind::Recursive) {
-            let mut state = PinState { cid: pin.cid.to_string(), ok: true, bad_nodes: Vec::new() };
+            let mut state = PinState { cid: form.text(&pin.cid), ok: true, bad_nodes: Vec::new() };
             Handle::current().block_on(pin::check(daemon.fetch(), &pin.cid, |cid, error| {
                 state.ok = false;
                 if !quiet && state.bad_nodes.len() < BAD_NODES {
                     let err = ApiError::from(error).message().to_owned();
-                    state.bad_nodes.push(BadNode { cid: cid.to_string(), err });
+                    state.bad_nodes.push(BadNode { cid: form.text(cid), err });
                 }
             }))?;
             if verbose || !state.ok {

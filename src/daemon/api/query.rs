@@ -9,6 +9,7 @@ use axum::extract::{FromRequestParts, Query as Pairs};
 use axum::http::request::Parts;
 
 use super::reply::ApiError;
+use crate::block::CidForm;
 
 /// The arguments and options of one request.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +86,14 @@ impl Query {
                     .map_err(|_| ApiError::usage(format!("option {name} takes a number in its range, not {text:?}")))
             })
             .transpose()
+    }
+
+    /// How the answer is to write CIDs (`cid-base=base58btc`). Links in dag-json have one form only.
+    pub fn cid_form(&self) -> Result<CidForm, ApiError> {
+        match self.text("cid-base").filter(|name| !name.is_empty()) {
+            None => Ok(CidForm::default()),
+            Some(name) => name.parse().map_err(|error: String| ApiError::usage(error)),
+        }
     }
 
     /// How long the whole request may take, where the client says so (`timeout=10s`).

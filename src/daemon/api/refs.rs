@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use super::path;
 use super::query::Query;
 use super::reply::{ApiError, Caller, Stream, stream};
+use crate::block::CidForm;
 use crate::daemon::Daemon;
 use crate::fetch::refs::{Edge, Refs};
 
@@ -34,6 +35,7 @@ pub async fn refs(State(daemon): State<Daemon>, query: Query, caller: Caller) ->
     let depth = query.number::<i64>("max-depth")?.unwrap_or(-1);
     let depth = if query.flag("recursive", false)? { usize::try_from(depth).ok() } else { Some(1) };
     let unique = query.flag("unique", false)?;
+    let form = query.cid_form()?;
     let paths = query.some_arguments("ipfs-path")?.to_vec();
     stream(Stream::Json, caller, move |emit| {
         let roots = paths.iter().map(|path| path::cid(&daemon, path)).collect::<Result<Vec<_>, _>>()?;
@@ -45,7 +47,7 @@ pub async fn refs(State(daemon): State<Daemon>, query: Query, caller: Caller) ->
             walk.start(&root);
             loop {
                 match Handle::current().block_on(walk.next()) {
-                    Ok(Some(edge)) => emit.json(&Ref { text: shown(&edge, &format), err: String::new() })?,
+                    Ok(Some(edge)) => emit.json(&Ref { text: shown(&edge, &format, form), err: String::new() })?,
                     Ok(None) => break,
                     Err(error) => {
                         emit.json(&Ref { text: String::new(), err: ApiError::from(error).message().to_owned() })?;
@@ -59,9 +61,9 @@ pub async fn refs(State(daemon): State<Daemon>, query: Query, caller: Caller) ->
     .await
 }
 
-fn shown(edge: &Edge, format: &str) -> String {
+fn shown(edge: &Edge, format: &str, form: CidForm) -> String {
     format
-        .replace("<src>", &edge.from.to_string())
-        .replace("<dst>", &edge.to.to_string())
+        .replace("<src>", &form.text(&edge.from))
+        .replace("<dst>", &form.text(&edge.to))
         .replace("<linkname>", &String::from_utf8_lossy(&edge.name))
 }

@@ -95,12 +95,13 @@ pub struct GcDone {
 }
 
 /// `cidfs/gc`: as `repo/gc`, with how far it is and what came of it.
-pub async fn gc_in_detail(State(daemon): State<Daemon>, caller: Caller) -> Result<Response, ApiError> {
+pub async fn gc_in_detail(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
+    let form = query.cid_form()?;
     stream(Stream::Json, caller, move |emit| {
         let report = daemon.store().gc(&mut |progress| {
             flow(&emit.json(&match progress {
                 GcProgress::Marked(blocks) => GcLine::Marked(blocks),
-                GcProgress::Removed(cid) => GcLine::Removed(cid.to_string()),
+                GcProgress::Removed(cid) => GcLine::Removed(form.text(&cid)),
                 GcProgress::Compacting => GcLine::Compacting,
             }))
         })?;
@@ -196,13 +197,14 @@ pub async fn verify_in_detail(
     caller: Caller,
 ) -> Result<Response, ApiError> {
     let repair = query.flag("repair", false)?;
+    let form = query.cid_form()?;
     stream(Stream::Json, caller, move |emit| {
         let report = daemon.store().verify(repair, &mut |progress| match progress {
             VerifyProgress::Read { blocks, bytes, total_bytes } => {
                 flow(&emit.json(&VerifyLine::Read { blocks, bytes, total_bytes }))
             }
             VerifyProgress::Damaged(bad) => flow(&emit.json(&VerifyLine::Damaged {
-                hash: bad.cid.to_string(),
+                hash: form.text(&bad.cid),
                 segment: bad.segment.display().to_string(),
                 offset: bad.offset,
                 why: bad.why,
@@ -211,10 +213,10 @@ pub async fn verify_in_detail(
         })?;
         for lacking in &report.incomplete {
             emit.json(&VerifyLine::Incomplete {
-                hash: lacking.pin.cid.to_string(),
+                hash: form.text(&lacking.pin.cid),
                 name: lacking.pin.name.clone(),
                 missing: lacking.missing,
-                first: lacking.first.to_string(),
+                first: form.text(&lacking.first),
             })?;
         }
         emit.json(&VerifyLine::Done {
@@ -229,12 +231,13 @@ pub async fn verify_in_detail(
 }
 
 /// `refs/local` and `repo/ls`: every block that is here. As in kubo, each is named by its hash alone: a CIDv1 of raw.
-pub async fn local(State(daemon): State<Daemon>, caller: Caller) -> Result<Response, ApiError> {
+pub async fn local(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
+    let form = query.cid_form()?;
     stream(Stream::Json, caller, move |emit| {
         for block in daemon.store().blocks() {
             let (cid, _) = block?;
             let raw = Cid::new_v1(codec::RAW, &Multihash::from_bytes(cid.multihash())?);
-            emit.json(&Ref { text: raw.to_string(), err: String::new() })?;
+            emit.json(&Ref { text: form.text(&raw), err: String::new() })?;
         }
         Ok(())
     })
