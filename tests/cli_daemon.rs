@@ -4,11 +4,14 @@
 mod fixture;
 
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::net::UnixDatagram;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use cidfs::limits::DAEMON_LOG_BYTES;
 use fixture::Fixture;
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -89,6 +92,53 @@ fn sigterm_unmounts_answers_the_read_in_flight_and_exits_with_0() {
         assert!(whole.starts_with(&first));
         assert!(!fixture.repository().join("api.sock").exists());
     }
+}
+
+#[test]
+fn a_second_signal_ends_the_daemon_at_once() {
+    let fixture = Fixture::new();
+    let daemon = fixture.daemon(&[]);
+    let socket = fixture.repository().join("api.sock");
+    // A request whose body never comes to its end: the daemon, which has said that it reads it, waits for it.
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    let head = "POST /api/v0/block/put HTTP/1.1\r\nHost: cidfs\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+                Expect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut word = [0; 25];
+    stream.read_exact(&mut word).unwrap();
+    assert_eq!(&word[..21], b"HTTP/1.1 100 Continue");
+    daemon.signal(Signal::SIGINT);
+    // It has heard the first signal once nobody is let in any more.
+    let start = Instant::now();
+    while UnixStream::connect(&socket).is_ok() {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let start = Instant::now();
+    daemon.signal(Signal::SIGINT);
+    let (status, log) = daemon.wait();
+    assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("a second signal (SIGINT)"), "{log}");
+}
+
+#[test]
+fn the_log_of_a_daemon_in_the_background_is_bounded() {
+    let fixture = Fixture::new();
+    fixture.run(&["init"]);
+    let log = fixture.repository().join("daemon.log");
+    let older = fixture.repository().join("daemon.log.1");
+    File::create(&log).unwrap().set_len(DAEMON_LOG_BYTES).unwrap();
+    let mountpoint = fixture.mountpoint("mount");
+    fixture.run(&["mount", mountpoint.to_str().unwrap()]);
+    assert_eq!(std::fs::metadata(&older).unwrap().len(), DAEMON_LOG_BYTES);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("cidfs is ready"), "{text}");
+    assert_eq!(std::fs::metadata(&log).unwrap().mode() & 0o777, 0o600);
+    fixture.run(&["umount", mountpoint.to_str().unwrap()]);
+    until_unlocked(&fixture);
+    assert!(std::fs::read_to_string(&log).unwrap().contains("the last mount is gone"));
+    assert_eq!(std::fs::metadata(&older).unwrap().len(), DAEMON_LOG_BYTES);
 }
 
 #[test]

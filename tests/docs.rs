@@ -56,6 +56,29 @@ fn every_bound_is_in_the_table_of_limits() {
     assert!(missing.is_empty(), "docs/semantics.md has no row for {missing:?}");
 }
 
+#[test]
+fn every_test_that_holds_an_invariant_is_there() {
+    let architecture = fs::read_to_string(project().join("docs/architecture.md")).unwrap();
+    let invariants = architecture.split("\n## Invariants").nth(1).expect("the architecture lists the invariants");
+    let mut code = String::new();
+    let mut directories = vec![project().join("src"), project().join("tests")];
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                code.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let quoted = invariants.split('`').skip(1).step_by(2);
+    let named: Vec<&str> = quoted.filter(|name| name.matches('_').count() > 1).collect();
+    assert!(named.len() > 25, "{named:?}");
+    let missing: Vec<&&str> = named.iter().filter(|name| !code.contains(&format!("fn {name}()"))).collect();
+    assert!(missing.is_empty(), "docs/architecture.md names {missing:?}");
+    assert_eq!((1..=10).filter(|number| invariants.contains(&format!("\n{number}. **"))).count(), 10);
+}
+
 /// The indented lines under the README's "The main job", run as they stand, but for the two paths and the CID.
 #[test]
 fn the_commands_of_the_readme_work_needs_fuse() {
