@@ -33,6 +33,7 @@ mod mount_helper;
 mod name;
 mod output;
 mod pin;
+mod plan;
 mod progress;
 mod refs;
 mod repo;
@@ -42,6 +43,7 @@ mod stat;
 mod status;
 mod umount;
 mod version;
+mod warmup;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -84,6 +86,8 @@ enum Verb {
     Get(get::Arguments),
     Stat(stat::Arguments),
     Pin(pin::Arguments),
+    Plan(Box<plan::Arguments>),
+    Warmup(warmup::Arguments),
     Name(name::Arguments),
     Gc(repo::GcArguments),
     Verify(repo::VerifyArguments),
@@ -192,6 +196,8 @@ fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
             Verb::Get(arguments) => get::run(&arguments, &context).await,
             Verb::Stat(arguments) => stat::run(&arguments, &context).await,
             Verb::Pin(arguments) => pin::run(&arguments, &context).await,
+            Verb::Plan(arguments) => plan::run(&arguments, &context).await,
+            Verb::Warmup(arguments) => warmup::run(&arguments, &context).await,
             Verb::Gc(arguments) => repo::gc(&arguments, &context).await,
             Verb::Verify(arguments) => repo::verify(&arguments, &context).await,
             Verb::Repo(arguments) => repo::run(&arguments, &context).await,

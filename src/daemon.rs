@@ -14,6 +14,7 @@ pub mod identity;
 pub mod mounts;
 pub mod repository;
 pub mod server;
+pub mod warmups;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -52,6 +53,7 @@ struct Inner {
     fetch: Fetch,
     tree: Tree,
     mounts: mounts::Mounts,
+    warmups: warmups::Warmups,
     /// Cancelled when the daemon is told to end.
     stop: CancellationToken,
     /// Last, so that its lock goes when nothing is in use any more.
@@ -76,6 +78,7 @@ impl Daemon {
             fetch,
             store,
             mounts: mounts::Mounts::default(),
+            warmups: warmups::Warmups::default(),
             stop: CancellationToken::new(),
         };
         Ok(Daemon { inner: Arc::new(inner) })
@@ -124,6 +127,11 @@ impl Daemon {
     /// The mounts of this process.
     pub fn mounts(&self) -> &mounts::Mounts {
         &self.inner.mounts
+    }
+
+    /// The warmups of this process.
+    pub fn warmups(&self) -> &warmups::Warmups {
+        &self.inner.warmups
     }
 
     /// Tells the daemon to end: requests and reads in flight are finished, mounts are unmounted.

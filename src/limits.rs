@@ -117,6 +117,34 @@ pub const MAX_SHARDS_PER_PAGE: usize = 4096;
 /// Files whose readers are watched for prefetch: those read last.
 pub const MAX_PREFETCHED_FILES: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).unwrap();
 
+/// Files in one plan: more than the largest collections of images that people train on file by file, some 800 MB for their
+/// CIDs and sizes, and far below 2^32 / 20, from where torch draws permutations in another way.
+pub const MAX_PLAN_FILES: usize = 1 << 24;
+
+/// The longest path in an order of files, in bytes: as many levels of directories as a walk goes down.
+pub const MAX_PLAN_PATH_BYTES: usize = MAX_DIRECTORY_DEPTH * (MAX_NAME_BYTES + 1);
+
+/// The paths of one plan's files and directories while it is made, in bytes: 64 for each of its most files. Only a tree that
+/// was made to has more.
+pub const MAX_PLAN_PATHS_BYTES: u64 = 1 << 30;
+
+/// Leaves that a warmup has on their way at once, and nodes as many: 64 files of 100 KB fill a path of 1 Gbit/s and 50 ms, and
+/// the largest blocks come to 128 MiB.
+pub const WARMUP_CONCURRENCY: usize = 64;
+
+/// Nodes that a warmup has noted to fetch ahead of its walk: all links of the widest block, in 3 MB.
+pub const MAX_WARMUP_AHEAD: usize = 1 << 16;
+
+/// Warmups in the background at a time, and those that have ended that `cidfs status` remembers.
+pub const MAX_WARMUPS: usize = 16;
+
+/// Random words that are drawn and dropped to come to the epoch of a plan: a minute's work, and thousands of epochs of a
+/// million files.
+pub const MAX_SKIPPED_WORDS: u64 = 1 << 34;
+
+/// Symbolic links that one path is followed through, as Linux has it.
+pub const MAX_SYMLINK_HOPS: usize = 40;
+
 /// The size from which the serving profile copies a file to hand it to the kernel: below, a copy saves less than the
 /// opens that it slows.
 pub const MIN_COPIED_FILE_BYTES: u64 = 16 * 1024 * 1024;

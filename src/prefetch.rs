@@ -8,6 +8,9 @@
 //! A reader is never waited for and never made to wait: [`Prefetch::note`] takes a short lock and at most queues a job.
 //! At most [`MAX_JOBS`] jobs run, on threads of the runtime that may block; what does not find a free one is not prefetched.
 
+pub mod plan;
+pub mod warmup;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

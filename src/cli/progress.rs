@@ -16,6 +16,11 @@ impl Bar {
         Bar::new(visible, length, template)
     }
 
+    /// Bytes that come, with a message of the files that they are.
+    pub fn bytes_and_files(visible: bool) -> Bar {
+        Bar::new(visible, Some(0), "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}")
+    }
+
     /// Things that are counted, with a message of what they are.
     pub fn count(visible: bool, length: Option<u64>, what: &'static str) -> Bar {
         let template = if length.is_some() { "{bar:30} {pos}/{len} {msg} {eta}" } else { "{spinner} {pos} {msg}" };
@@ -47,6 +52,11 @@ impl Bar {
     /// How much there is to come to.
     pub fn set_length(&self, length: u64) {
         self.0.set_length(length);
+    }
+
+    /// Changes the message.
+    pub fn say(&self, message: String) {
+        self.0.set_message(message);
     }
 
     /// Takes the bar away.

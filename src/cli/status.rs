@@ -8,6 +8,7 @@ use super::client::Client;
 use super::context::Context;
 use super::output::{duration, size, table};
 use crate::daemon::api::cidfs::Status;
+use crate::daemon::warmups::WarmupEnd;
 
 /// Show what is mounted, what is cached, and whether all is well
 ///
@@ -62,6 +63,28 @@ pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Ou
             size(store.collected_bytes)
         )?;
         writeln!(out, "{} pins; {} free on the disk", store.pins, size(store.available_bytes))?;
+        if !status.warmups.is_empty() {
+            let rows = status.warmups.iter().map(|warmup| {
+                let progress = &warmup.progress;
+                let state = match &warmup.state {
+                    WarmupEnd::Running => "at work".to_owned(),
+                    WarmupEnd::Done => "done".to_owned(),
+                    WarmupEnd::Incomplete => format!("{} blocks missing", progress.missing),
+                    WarmupEnd::Stopped => "stopped".to_owned(),
+                    WarmupEnd::Failed(why) => format!("failed: {why}"),
+                };
+                let of = size(progress.claimed_bytes.max(progress.bytes));
+                vec![
+                    warmup.path.clone(),
+                    progress.files.to_string(),
+                    size(progress.bytes),
+                    of,
+                    duration(warmup.seconds),
+                    state,
+                ]
+            });
+            writeln!(out, "\n{}", table(&["warmup", "files", "here", "of", "time", "state"], rows))?;
+        }
         if status.mounts.is_empty() {
             return writeln!(out, "\nnothing is mounted");
         }

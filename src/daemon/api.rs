@@ -21,6 +21,7 @@ pub mod names;
 pub mod node;
 mod path;
 pub mod pin;
+pub mod plan;
 mod put;
 pub mod query;
 pub mod refs;
@@ -28,6 +29,7 @@ pub mod reply;
 pub mod repo;
 mod time;
 mod upload;
+pub mod warmup;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
@@ -94,6 +96,9 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/cidfs/umount", post(cidfs::umount))
         .route("/cidfs/mounts", post(cidfs::mounts))
         .route("/cidfs/status", post(cidfs::status))
+        .route("/cidfs/plan", post(plan::plan))
+        .route("/cidfs/warmup", post(warmup::warmup))
+        .route("/cidfs/warmup/stop", post(warmup::stop))
         .route("/cidfs/stat", post(files::stat))
         .route("/cidfs/config", post(cidfs::config));
     if reach == Reach::Owner {

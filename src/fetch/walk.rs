@@ -88,17 +88,20 @@ pub struct Walk {
     roots: IntoIter<Cid>,
     path: Path,
     seen: Seen,
+    /// Whether the last step went down into a node.
+    entered: bool,
 }
 
 impl Walk {
     /// A walk over the DAGs below `roots`, one after the other; what several share is visited once.
     pub fn new(fetch: &Fetch, reach: Reach, roots: Vec<Cid>) -> Walk {
-        Walk { roots: roots.into_iter(), path: Path::new(fetch, reach), seen: Seen::default() }
+        Walk { roots: roots.into_iter(), path: Path::new(fetch, reach), seen: Seen::default(), entered: false }
     }
 
     /// The next block, or `None` at the end. Ready at the first poll where what it reads is on this machine. After an
     /// error the walk goes on behind the block that it is about.
     pub async fn next(&mut self) -> Result<Option<Visit>, WalkError> {
+        self.entered = false;
         loop {
             let cid = match self.path.next_link().await? {
                 Some((_, link)) => link.cid,
@@ -114,8 +117,17 @@ impl Walk {
                 return Ok(Some(Visit::Leaf(cid)));
             }
             let block = self.path.fetch(&cid).await?;
+            let depth = self.path.depth();
             self.path.enter(&block)?;
+            self.entered = self.path.depth() > depth;
             return Ok(Some(Visit::Node(block)));
+        }
+    }
+
+    /// Leaves out what is below the node that was visited last.
+    pub fn pass_over(&mut self) {
+        if std::mem::take(&mut self.entered) {
+            self.path.leave();
         }
     }
 

@@ -110,6 +110,12 @@ impl Store {
         Ok(report)
     }
 
+    /// Gives back the space of blocks that were removed, by moving together what is left.
+    pub fn compact(&self) -> Result<(), StoreError> {
+        let _maintenance = self.core().maintenance.lock();
+        self.core().compact_sparse()
+    }
+
     /// Removes blocks, each unless a pin needs it or a writer holds it: true where it was here. Durable on return. Their
     /// space is given back by the next [gc](Store::gc).
     pub fn remove(&self, cids: &[Cid]) -> Result<Vec<Result<bool, StoreError>>, StoreError> {

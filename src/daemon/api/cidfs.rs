@@ -11,6 +11,7 @@ use super::query::Query;
 use super::reply::{ApiError, Caller, Stream, json as reply_json, json_response, stream};
 use crate::config::{Raw, Setting};
 use crate::daemon::mounts::{self, MountReport};
+use crate::daemon::warmups::WarmupReport;
 use crate::daemon::{Daemon, Role};
 use crate::metrics;
 
@@ -101,6 +102,8 @@ pub struct Status {
     pub problems: Vec<String>,
     /// What is mounted.
     pub mounts: Vec<MountReport>,
+    /// Warmups that are at work, and the last ones that have ended.
+    pub warmups: Vec<WarmupReport>,
     /// What is kept, tier by tier.
     pub store: StoreReport,
 }
@@ -197,6 +200,7 @@ fn report(daemon: &Daemon) -> Result<Status, ApiError> {
         healthy: problems.is_empty(),
         problems,
         mounts: daemon.mounts().list(),
+        warmups: daemon.warmups().list(),
         store,
     })
 }
