@@ -136,6 +136,7 @@ pub struct Mount {
 pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mount, MountError> {
     let path = mountpoint::prepare(mountpoint)?;
     let failed = |source| MountError::Mount { path: path.clone(), source };
+    let tree = tree.with_timeout(options.timeout);
     let (own_runtime, runtime) = if let Ok(handle) = tokio::runtime::Handle::try_current() {
         (None, handle)
     } else {

@@ -16,6 +16,7 @@ pub mod fuse;
 pub mod import;
 pub mod limits;
 pub mod metrics;
+pub mod net;
 pub mod prefetch;
 pub mod store;
 pub mod tree;

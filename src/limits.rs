@@ -198,3 +198,43 @@ pub const MAX_WALK_DEPTH: usize = 65_536;
 /// The nodes that a walk holds on its way down, in bytes of blocks: 16 of the largest, or hundreds of usual ones. Those
 /// above are fetched again on the way back.
 pub const MAX_WALK_BYTES: usize = 32 * 1024 * 1024;
+
+/// Blocks that are fetched at once: enough to fill a path of 1 Gbit/s and 100 ms with small blocks. More wait their turn.
+pub const MAX_FETCHES: usize = 512;
+
+/// How many of them may be for nobody yet, or for a reader soon: the rest is for readers that wait.
+pub const MAX_EARLY_FETCHES: usize = 256;
+
+/// How many fetches for a reader soon are begun while a reader waits: they share the line with its block.
+pub const MAX_READ_AHEAD_BESIDE_DEMAND: usize = 64;
+
+/// How many fetches for nobody yet are begun while a reader waits.
+pub const MAX_BACKGROUND_BESIDE_DEMAND: usize = 16;
+
+/// How many times `fetch.timeout` a reader waits in all, however steadily something arrives: what comes in drops must not
+/// hold it for ever.
+pub const FETCH_PATIENCE: u32 = 5;
+
+/// How long a block that nobody has is not asked for again: longer than a program's retries, shorter than a person's.
+pub const FAILURE_MEMORY: Duration = Duration::from_secs(30);
+
+/// Failures that are remembered: a directory's worth of missing blocks, in some 2 MiB.
+pub const MAX_REMEMBERED_FAILURES: std::num::NonZeroUsize = std::num::NonZeroUsize::new(16 * 1024).unwrap();
+
+/// Fetches that are remembered for `cidfs why`, and as many again of those that were slow or failed.
+pub const RECENT_FETCHES: usize = 512;
+
+/// What is remembered of one fetch: questions and answers. The first and the last say most.
+pub const MAX_FETCH_NOTES: usize = 32;
+
+/// Fetched blocks that wait for the disk, in bytes: a second of a fast line.
+pub const MAX_UNKEPT_BYTES: usize = 64 * 1024 * 1024;
+
+/// Roots whose blocks are written side by side, each into a segment of its own.
+pub const MAX_FETCH_WRITERS: usize = 4;
+
+/// What is fetched for a root before it may be evicted, in bytes: a writer holds what it has written.
+pub const FETCH_WRITER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Roots of which is remembered which source brought their last block.
+pub const MAX_FETCH_SESSIONS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).unwrap();

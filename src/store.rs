@@ -131,6 +131,11 @@ impl Store {
         self.writer().put(block)
     }
 
+    /// Keeps a block in the RAM tier, whatever the disk does: it is about to be read.
+    pub fn keep_in_ram(&self, block: &Block) {
+        self.core().ram.insert(block.cid(), block.data().clone(), block.data().len());
+    }
+
     /// Returns when every block that was put before the call is durable. Concurrent calls share one flush.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.inner.core().sync()

@@ -24,6 +24,7 @@ mod root;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -43,11 +44,11 @@ use crate::store::StoreError;
 /// The DAG as a filesystem. Cheap to clone: clones share everything.
 #[derive(Clone)]
 pub struct Tree {
+    fetch: Fetch,
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    fetch: Fetch,
     nodes: NodeCache,
     hidden_names: AtomicU64,
     root: Mutex<RootState>,
@@ -60,12 +61,49 @@ pub struct Location {
     pub cid: Cid,
     /// The path within a block of the IPLD data model: keys and indexes with `/` between them. `None` for the whole block.
     pub within: Option<Arc<str>>,
+    root: Root,
+}
+
+/// The root that something was reached by, where it is another block: what is fetched for it belongs to that root. It makes
+/// nothing another thing.
+#[derive(Clone, Debug, Default)]
+struct Root(Option<Arc<Cid>>);
+
+impl PartialEq for Root {
+    fn eq(&self, _: &Root) -> bool {
+        true
+    }
+}
+
+impl Eq for Root {}
+
+impl std::hash::Hash for Root {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
 }
 
 impl Location {
-    /// The node that the block is.
+    /// The node that the block is, as a root.
     pub fn new(cid: Cid) -> Location {
-        Location { cid, within: None }
+        Location { cid, within: None, root: Root(None) }
+    }
+
+    /// The root that it was reached by.
+    pub fn root(&self) -> &Cid {
+        self.root.0.as_deref().unwrap_or(&self.cid)
+    }
+
+    /// The node that the block `cid` is, which this leads to.
+    fn to(&self, cid: Cid) -> Location {
+        Location { cid, within: None, root: self.root_of_children() }
+    }
+
+    fn root_of_children(&self) -> Root {
+        Root(Some(self.root.0.clone().unwrap_or_else(|| Arc::new(self.cid.clone()))))
+    }
+
+    /// The same, as one that leads to many.
+    fn into_parent(self) -> Location {
+        Location { root: self.root_of_children(), ..self }
     }
 }
 
@@ -109,12 +147,18 @@ impl Tree {
     /// The tree over what `fetch` finds.
     pub fn new(fetch: Fetch) -> Tree {
         let (nodes, hidden_names, root) = (NodeCache::new(), AtomicU64::new(0), Mutex::new(RootState::new()));
-        Tree { inner: Arc::new(Inner { fetch, nodes, hidden_names, root }) }
+        Tree { fetch, inner: Arc::new(Inner { nodes, hidden_names, root }) }
+    }
+
+    /// The same tree, whose reads wait another time after their last progress.
+    #[must_use]
+    pub fn with_timeout(self, timeout: Duration) -> Tree {
+        Tree { fetch: self.fetch.with_timeout(timeout), ..self }
     }
 
     /// Where the blocks come from.
     pub fn fetch(&self) -> &Fetch {
-        &self.inner.fetch
+        &self.fetch
     }
 
     /// How many names listings have left out, because no file can have them or no lookup finds them.
@@ -196,11 +240,11 @@ impl Tree {
         let data = match node {
             Some(node) => node.contents().ok_or(TreeError::IsADirectory { cid: file.cid })?,
             None if file.cid.codec() == codec::DAG_PB => {
-                return file::read(self, &file.cid, offset, len, priority).await;
+                return file::read(self, &file, offset, len, priority).await;
             }
             None => {
                 let wanted = offset..offset.saturating_add(len as u64);
-                return Ok(file::leaf(self, &file.cid, wanted, priority).await?.data);
+                return Ok(file::leaf(self, &file.cid, file.root(), wanted, priority).await?.data);
             }
         };
         let start = offset.min(data.len() as u64) as usize;
@@ -211,31 +255,42 @@ impl Tree {
     pub async fn read_link(&self, link: &Location) -> Result<Bytes, TreeError> {
         let (link, _) = self.settle(link, Priority::Demand).await?;
         if link.cid.codec() == codec::DAG_PB
-            && let Node::Symlink(_, target) = &*self.node(&link.cid, Priority::Demand).await?
+            && let Node::Symlink(_, target) = &*self.node(&link.cid, link.root(), Priority::Demand).await?
         {
             return Ok(target.clone());
         }
         Err(TreeError::NotASymlink { cid: link.cid })
     }
 
+    /// The block `cid`, which belongs to `root`.
+    async fn block(&self, cid: &Cid, root: &Cid, priority: Priority) -> Result<Block, FetchError> {
+        self.fetch.get_for(Some(root), cid, priority).await
+    }
+
     /// The block `cid` of dag-pb or the data model, decoded; a shard is the first of its trie.
-    async fn node(&self, cid: &Cid, priority: Priority) -> Result<Arc<Node>, TreeError> {
-        self.node_at(cid, hamt::Place::ROOT, priority).await
+    async fn node(&self, cid: &Cid, root: &Cid, priority: Priority) -> Result<Arc<Node>, TreeError> {
+        self.node_at(cid, root, hamt::Place::ROOT, priority).await
     }
 
     /// The shard `cid` at its place in a trie.
-    async fn shard(&self, cid: &Cid, place: hamt::Place) -> Result<Arc<Node>, TreeError> {
-        match self.node_at(cid, place, Priority::Demand).await? {
+    async fn shard(&self, cid: &Cid, root: &Cid, place: hamt::Place) -> Result<Arc<Node>, TreeError> {
+        match self.node_at(cid, root, place, Priority::Demand).await? {
             node if matches!(&*node, Node::Shard(..)) => Ok(node),
             _ => Err(TreeError::dag(cid)(DagError::malformed("HAMT", "a child shard that is none"))),
         }
     }
 
-    async fn node_at(&self, cid: &Cid, place: hamt::Place, priority: Priority) -> Result<Arc<Node>, TreeError> {
+    async fn node_at(
+        &self,
+        cid: &Cid,
+        root: &Cid,
+        place: hamt::Place,
+        priority: Priority,
+    ) -> Result<Arc<Node>, TreeError> {
         if let Some(node) = self.inner.nodes.get(cid, place) {
             return Ok(node);
         }
-        let block = self.fetch().get(cid, priority).await?;
+        let block = self.block(cid, root, priority).await?;
         self.decode(&block, place)
     }
 
@@ -298,11 +353,11 @@ impl Tree {
             return Ok(ipld::attr_of(&node));
         }
         if location.cid.codec() == codec::DAG_PB
-            && let Some(attr) = self.node(&location.cid, priority).await?.attr()
+            && let Some(attr) = self.node(&location.cid, location.root(), priority).await?.attr()
         {
             return Ok(attr);
         }
-        let block = self.fetch().get(&location.cid, priority).await?;
+        let block = self.block(&location.cid, location.root(), priority).await?;
         Ok(Attr::raw_file(block.data().len() as u64))
     }
 

@@ -33,7 +33,7 @@ pub struct MountOptions {
     pub read_ahead_bytes: u64,
     /// Where the serving profile may put copies of large files, for the kernel to read by itself. `None`: no copies.
     pub copies_dir: Option<PathBuf>,
-    /// How long a request may wait for a block that is not on this machine.
+    /// How long a request may wait, after its last progress, for a block that is not on this machine.
     pub timeout: Duration,
 }
 

@@ -17,6 +17,7 @@ use super::requests::RequestCounts;
 use super::serving::Copies;
 use crate::block::Cid;
 use crate::dag::unixfs::Mtime;
+use crate::limits::FETCH_PATIENCE;
 use crate::prefetch::Prefetch;
 use crate::tree::{Attr, Entry, FIRST_CURSOR, FileKind, Inode, Inodes, Listed, Location, ROOT_INODE, Tree, TreeError};
 
@@ -67,7 +68,8 @@ pub(super) struct Row {
 
 impl Shared {
     /// Runs `op` at once if it can finish at once, else on the runtime, and replies. Where the mount is ending, nothing is
-    /// begun.
+    /// begun. Each fetch in it has its own deadline, from its last progress; all of them together have [`FETCH_PATIENCE`]
+    /// times as long, so that no reader waits for ever.
     pub fn answer<T, F>(&self, op: F, reply: impl FnOnce(Result<T, TreeError>) + Send + 'static)
     where
         T: Send + 'static,
@@ -78,7 +80,7 @@ impl Shared {
         match op.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => reply(result),
             Poll::Pending => {
-                let timeout = self.options.timeout;
+                let timeout = self.options.timeout * FETCH_PATIENCE;
                 self.runtime.spawn(async move {
                     let late = |_| Err(TreeError::Deadline { seconds: timeout.as_secs() });
                     reply(tokio::time::timeout(timeout, op).await.unwrap_or_else(late));

@@ -33,6 +33,7 @@ impl Tree {
     /// order that never changes.
     pub async fn list(&self, directory: &Location, cursor: u64, limit: usize) -> Result<Vec<Listed>, TreeError> {
         let (directory, node) = self.settle(directory, Priority::Demand).await?;
+        let directory = directory.into_parent();
         if let Some(node) = node {
             return self.list_ipld(&directory, &node, cursor, limit);
         }
@@ -44,14 +45,14 @@ impl Tree {
                 Ok(rest
                     .map(|(entry, cursor)| Listed {
                         name: entry.name.clone(),
-                        location: Location::new(entry.cid.clone()),
+                        location: directory.to(entry.cid.clone()),
                         tsize: entry.tsize,
                         attr: None,
                         cursor,
                     })
                     .collect())
             }
-            Node::Shard(_, root) => self.list_hamt(&directory.cid, root, cursor, limit).await,
+            Node::Shard(_, root) => self.list_hamt(&directory, root, cursor, limit).await,
             _ => Err(TreeError::NotADirectory { cid: directory.cid.clone() }),
         }
     }
@@ -70,7 +71,7 @@ impl Tree {
         match &*node {
             Node::Directory(_, plain) => {
                 let entry = plain.get(name).ok_or_else(no_entry)?;
-                Ok((Location::new(entry.cid.clone()), entry.tsize))
+                Ok((directory.to(entry.cid.clone()), entry.tsize))
             }
             Node::Shard(..) => {
                 let hash = hamt::hash_name(name);
@@ -79,9 +80,9 @@ impl Tree {
                 loop {
                     let Node::Shard(_, shard) = &*node else { return Err(no_entry()) };
                     match shard.find(name, hash) {
-                        Found::Entry(link) => return Ok((Location::new(link.cid), link.tsize)),
+                        Found::Entry(link) => return Ok((directory.to(link.cid), link.tsize)),
                         Found::Nothing => return Err(no_entry()),
-                        Found::Shard(cid, place) => node = self.shard(&cid, place).await?,
+                        Found::Shard(cid, place) => node = self.shard(&cid, directory.root(), place).await?,
                     }
                 }
             }
@@ -91,7 +92,7 @@ impl Tree {
 
     async fn list_hamt(
         &self,
-        directory: &Cid,
+        directory: &Location,
         root: &Shard,
         cursor: u64,
         limit: usize,
@@ -111,7 +112,7 @@ impl Tree {
                     shards += 1;
                     if shards > MAX_SHARDS_PER_PAGE && listed.is_empty() {
                         return Err(TreeError::Limit {
-                            cid: directory.clone(),
+                            cid: directory.cid.clone(),
                             what: "the number of shards without a name",
                             limit: MAX_SHARDS_PER_PAGE as u64,
                         });
@@ -120,9 +121,9 @@ impl Tree {
                         break;
                     }
                     if !self.is_local(&cid) {
-                        self.want_shards(&cid, &stack).await;
+                        self.want_shards(directory, &cid, &stack).await;
                     }
-                    match self.shard(&cid, place).await {
+                    match self.shard(&cid, directory.root(), place).await {
                         Ok(node) => {
                             if let Node::Shard(_, shard) = &*node {
                                 self.push_slots(directory, shard, from, &mut stack);
@@ -142,7 +143,7 @@ impl Tree {
     }
 
     /// Pushes what `shard` holds from `from` on, the first on top.
-    fn push_slots(&self, directory: &Cid, shard: &Shard, from: Position, stack: &mut Vec<Coming>) {
+    fn push_slots(&self, directory: &Location, shard: &Shard, from: Position, stack: &mut Vec<Coming>) {
         let bottom = stack.len();
         let mut hidden = 0;
         for slot in shard.slots(from) {
@@ -151,7 +152,7 @@ impl Tree {
                 Slot::Entry(_, position) if position < from => {}
                 Slot::Entry(link, position) if is_valid_name(link.name) => stack.push(Coming::Entry(Listed {
                     name: shard.bytes().slice_ref(link.name),
-                    location: Location::new(link.cid),
+                    location: directory.to(link.cid),
                     tsize: link.tsize,
                     attr: None,
                     cursor: position.next().as_u64().max(FIRST_CURSOR),
@@ -168,19 +169,19 @@ impl Tree {
     }
 
     /// Asks for the shard `first` and those that come next in one go. What fails here fails again when it is needed.
-    async fn want_shards(&self, first: &Cid, stack: &[Coming]) {
+    async fn want_shards(&self, directory: &Location, first: &Cid, stack: &[Coming]) {
         let shards = stack.iter().rev().filter_map(|coming| match coming {
             Coming::Shard(cid, _) => Some(cid),
             Coming::Entry(_) => None,
         });
         let next = std::iter::once(first).chain(shards).take(READ_CONCURRENCY);
-        join_all(next.map(|cid| self.fetch().get(cid, Priority::Demand))).await;
+        join_all(next.map(|cid| self.block(cid, directory.root(), Priority::Demand))).await;
     }
 
     async fn directory(&self, location: &Location) -> Result<Arc<Node>, TreeError> {
         if location.cid.codec() != crate::block::codec::DAG_PB {
             return Err(TreeError::NotADirectory { cid: location.cid.clone() });
         }
-        self.node(&location.cid, Priority::Demand).await
+        self.node(&location.cid, location.root(), Priority::Demand).await
     }
 }

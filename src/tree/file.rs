@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 
-use super::Tree;
 use super::error::TreeError;
 use super::node::{Node, file_of};
+use super::{Location, Tree};
 use crate::block::{Cid, codec};
 use crate::dag::DagError;
 use crate::dag::pb::PbNode;
@@ -147,15 +147,16 @@ fn cut(data: &Bytes, start: u64, wanted: &Range<u64>) -> Bytes {
     if from < to { data.slice(from..to) } else { Bytes::new() }
 }
 
-/// Reads up to `len` bytes from `offset` of the dag-pb file `file`; fewer where it ends.
+/// Reads up to `len` bytes from `offset` of the dag-pb file at `location`; fewer where it ends.
 pub(super) async fn read(
     tree: &Tree,
-    file: &Cid,
+    location: &Location,
     offset: u64,
     len: usize,
     priority: Priority,
 ) -> Result<Bytes, TreeError> {
-    let root = tree.node(file, priority).await?;
+    let file = &location.cid;
+    let root = tree.node(file, location.root(), priority).await?;
     let root_file = match &*root {
         Node::File(_, node) => node,
         Node::Directory(..) | Node::Shard(..) => return Err(TreeError::IsADirectory { cid: file.clone() }),
@@ -210,7 +211,7 @@ pub(super) async fn read(
             let span = node.span(index);
             let cid = &node.children[index];
             let wanted = frame.wanted.start.saturating_sub(span.start)..frame.wanted.end.min(span.end) - span.start;
-            async move { Ok((span.clone(), load(tree, file, cid, span.end - span.start, wanted, priority).await?)) }
+            async move { Ok((span.clone(), load(tree, location, cid, span.end - span.start, wanted, priority).await?)) }
         };
         let loaded: Vec<Result<_, TreeError>> =
             if let [index] = batch[..] { vec![load(index).await] } else { join_all(batch.into_iter().map(load)).await };
@@ -219,24 +220,25 @@ pub(super) async fn read(
     Ok(answer.finish())
 }
 
-/// Loads a child that is claimed to hold `claimed` bytes of `file`, of which `wanted` are.
+/// Loads a child that is claimed to hold `claimed` bytes of the file at `location`, of which `wanted` are.
 async fn load(
     tree: &Tree,
-    file: &Cid,
+    location: &Location,
     cid: &Cid,
     claimed: u64,
     wanted: Range<u64>,
     priority: Priority,
 ) -> Result<Part, TreeError> {
+    let file = &location.cid;
     if cid.codec() != codec::DAG_PB {
-        let part = leaf(tree, cid, wanted, priority).await?;
+        let part = leaf(tree, cid, location.root(), wanted, priority).await?;
         let found = part.block_bytes;
         if found != claimed {
             return Err(TreeError::Lies { file: file.clone(), cid: cid.clone(), claimed, found });
         }
         return Ok(Part::Leaf(part.data));
     }
-    let node = tree.node(cid, priority).await?;
+    let node = tree.node(cid, location.root(), priority).await?;
     let Some(inner) = file_of(&node) else {
         return Err(TreeError::dag(cid)(DagError::malformed("UnixFS", "part of a file that is no file")));
     };
@@ -253,6 +255,7 @@ async fn load(
 pub(super) async fn leaf(
     tree: &Tree,
     cid: &Cid,
+    root: &Cid,
     wanted: Range<u64>,
     priority: Priority,
 ) -> Result<BlockPart, TreeError> {
@@ -261,7 +264,7 @@ pub(super) async fn leaf(
     if is_jump && let Some(part) = tree.fetch().local_range(cid, wanted.clone()) {
         return Ok(part);
     }
-    let block = tree.fetch().get(cid, priority).await?;
+    let block = tree.block(cid, root, priority).await?;
     Ok(BlockPart { data: cut(block.data(), 0, &wanted), block_bytes: block.data().len() as u64 })
 }
 

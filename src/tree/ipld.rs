@@ -29,7 +29,7 @@ impl Location {
             Some(path) => format!("{path}/{name}").into(),
             None => name.into(),
         };
-        Location { cid: self.cid.clone(), within: Some(within) }
+        Location { cid: self.cid.clone(), within: Some(within), root: self.root.clone() }
     }
 }
 
@@ -46,7 +46,7 @@ impl Tree {
             if !location.is_ipld() {
                 return Ok((location, None));
             }
-            let block = self.node(&location.cid, priority).await?;
+            let block = self.node(&location.cid, location.root(), priority).await?;
             let Node::Ipld(root) = &*block else { return Ok((location, None)) };
             let path: Vec<&str> = location.within.as_deref().map_or(Vec::new(), |path| path.split('/').collect());
             let (node, rest) = root.resolve(&path);
@@ -54,7 +54,7 @@ impl Tree {
                 return Err(TreeError::no_entry(&location.cid, rest.join("/").as_bytes()));
             }
             match node.value() {
-                Value::Link(cid) => location = Location::new(cid),
+                Value::Link(cid) => location = location.to(cid),
                 _ => return Ok((location, Some(node))),
             }
         }
@@ -89,7 +89,7 @@ impl Tree {
                 continue;
             }
             let (location, attr) = match child.value() {
-                Value::Link(cid) => (Location::new(cid), None),
+                Value::Link(cid) => (directory.to(cid), None),
                 _ => (directory.join(&name), Some(attr_of(&child))),
             };
             let name = Bytes::copy_from_slice(name.as_bytes());
@@ -113,7 +113,7 @@ pub(super) fn child_of(directory: &Location, node: &ipld::Node, name: &[u8]) -> 
     let name = std::str::from_utf8(name).map_err(|_| no_entry())?;
     let child = node.child(name).ok_or_else(no_entry)?;
     Ok(match child.value() {
-        Value::Link(cid) => Location::new(cid),
+        Value::Link(cid) => directory.to(cid),
         _ => directory.join(name),
     })
 }
