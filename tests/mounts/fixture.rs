@@ -42,6 +42,11 @@ impl Fixture {
         Fixture { tree: Tree::new(Fetch::new(store.clone())), store, directory }
     }
 
+    /// The directory, in which nobody has the store open any more.
+    pub fn into_directory(self) -> tempfile::TempDir {
+        self.directory
+    }
+
     /// The directory for anything else that a test needs.
     pub fn path(&self) -> &Path {
         self.directory.path()
