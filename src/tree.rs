@@ -207,30 +207,29 @@ impl Tree {
 
     /// [`Tree::attr`] of many entries: what is not known is fetched together. An entry that cannot be had fails alone.
     pub async fn attrs(&self, entries: &[Listed]) -> Vec<Result<Attr, TreeError>> {
+        let known = |entry: &Listed| match entry.attr {
+            Some(attr) => Ok(Some(attr)),
+            None => self.known(&entry.location, entry.tsize),
+        };
+        let mut attrs: Vec<Result<Option<Attr>, TreeError>> = entries.iter().map(known).collect();
+        let unknown: Vec<usize> = (0..entries.len()).filter(|index| matches!(attrs[*index], Ok(None))).collect();
         let mut facts = Vec::new();
-        let mut attrs = Vec::with_capacity(entries.len());
-        for batch in entries.chunks(LISTING_CONCURRENCY) {
-            let learned = batch.iter().map(|entry| async move {
-                if let Some(attr) = entry.attr {
-                    return (false, Ok(attr));
+        for batch in unknown.chunks(LISTING_CONCURRENCY) {
+            let learn = |index: &usize| self.learn(&entries[*index].location, Priority::Demand);
+            let learned = futures::future::join_all(batch.iter().map(learn)).await;
+            for (index, attr) in batch.iter().zip(learned) {
+                let location = &entries[*index].location;
+                if let (None, Ok(attr)) = (&location.within, &attr) {
+                    facts.push((location.cid.clone(), attr.to_facts()));
                 }
-                match self.known(&entry.location, entry.tsize) {
-                    Ok(Some(attr)) => (false, Ok(attr)),
-                    Ok(None) => (true, self.learn(&entry.location, Priority::Demand).await),
-                    Err(error) => (false, Err(error)),
-                }
-            });
-            for (entry, (is_new, attr)) in batch.iter().zip(futures::future::join_all(learned).await) {
-                if let (true, None, Ok(attr)) = (is_new, &entry.location.within, &attr) {
-                    facts.push((entry.location.cid.clone(), attr.to_facts()));
-                }
-                attrs.push(attr);
+                attrs[*index] = attr.map(Some);
             }
         }
         if !facts.is_empty() {
             self.remember(facts);
         }
-        attrs
+        // Each is known by now, or failed.
+        attrs.into_iter().filter_map(Result::transpose).collect()
     }
 
     /// Reads up to `len` bytes from `offset` of a file; fewer only where it ends. The bytes are the block's own memory

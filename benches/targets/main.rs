@@ -11,7 +11,7 @@
 //!
 //! [`dataset`] makes the files, [`binary`] drives the binary, [`kernel`] the page cache, [`reads`] is the work, [`sides`] the
 //! alternation, [`report`] the table. The lines themselves are in [`files`] (lists and epochs), [`big`], [`imports`],
-//! [`memory`], [`opening`] and [`kubo`].
+//! [`memory`], [`opening`], [`kubo`] and [`network`] (with [`peers`] and the [`links`] between them).
 
 mod big;
 mod binary;
@@ -21,8 +21,11 @@ mod files;
 mod imports;
 mod kernel;
 mod kubo;
+mod links;
 mod memory;
+mod network;
 mod opening;
+mod peers;
 mod reads;
 mod report;
 mod sides;
@@ -112,6 +115,7 @@ fn main() -> Result<()> {
         || bench.wants_any(imports::LINES)
         || bench.wants_any(memory::LINES)
         || bench.wants_any(kubo::LINES)
+        || bench.wants_any(network::LINES)
     {
         let dataset = Dataset::make(&bench.options.work.join("dataset"), &bench.scale)?;
         imports::run(&mut bench, &dataset)?;
@@ -121,6 +125,7 @@ fn main() -> Result<()> {
         big::run(&mut bench, &dataset, &cidfs, &root)?;
         kubo::run(&mut bench, &dataset, &cidfs, &root)?;
         memory::run(&mut bench, &dataset, &cidfs, &root)?;
+        network::run(&mut bench, &dataset)?;
     }
     opening::run(&mut bench)?;
     bench.report.finish(bench.options.json.as_deref())

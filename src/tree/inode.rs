@@ -130,22 +130,32 @@ impl Default for Inodes {
 
 /// The number to begin with, and the path's hash where the path matters.
 fn hashes(parent: u64, name: &[u8], entry: &Entry) -> (u64, u64) {
+    let cid = &entry.location.cid;
+    let is_directory = entry.attr.kind == FileKind::Directory;
+    // A digest is a hash already; that of an identity CID is whatever its maker liked.
+    if !is_directory
+        && entry.location.within.is_none()
+        && cid.identity_data().is_none()
+        && let Some(number) = cid.multihash().last_chunk()
+    {
+        return (inode_number(*number), 0);
+    }
     let mut hasher = blake3::Hasher::new();
-    if entry.attr.kind == FileKind::Directory {
+    if is_directory {
         hasher.update(&parent.to_le_bytes());
         hasher.update(name);
         hasher.update(b"/");
     }
-    hasher.update(entry.location.cid.as_bytes());
+    hasher.update(cid.as_bytes());
     if let Some(path) = &entry.location.within {
         hasher.update(path.as_bytes());
     }
-    let mut numbers = [0; 16];
-    hasher.finalize_xof().fill(&mut numbers);
-    let number = |range: std::ops::Range<usize>| {
-        numbers[range].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
-    };
-    // Positive as a signed number, which is how some programs hold it, and none of the numbers with a meaning.
-    let inode = (number(0..8) & (u64::MAX >> 1)).max(FIRST_INODE);
-    (inode, if entry.attr.kind == FileKind::Directory { number(8..16) } else { 0 })
+    let mut numbers = [[0; 8]; 2];
+    hasher.finalize_xof().fill(numbers.as_flattened_mut());
+    (inode_number(numbers[0]), if is_directory { u64::from_be_bytes(numbers[1]) } else { 0 })
+}
+
+/// Positive as a signed number, which is how some programs hold it, and none of the numbers with a meaning.
+fn inode_number(bytes: [u8; 8]) -> u64 {
+    (u64::from_be_bytes(bytes) & (u64::MAX >> 1)).max(FIRST_INODE)
 }

@@ -81,9 +81,16 @@ impl Fixture {
 
     /// A daemon that takes requests.
     pub fn daemon(&self, flags: &[&str]) -> Daemon {
+        self.daemon_with(flags, &[])
+    }
+
+    /// A daemon that takes requests, with settings in its environment.
+    pub fn daemon_with(&self, flags: &[&str], environment: &[(&str, String)]) -> Daemon {
         let mut arguments = flags.to_vec();
         arguments.push("daemon");
-        let mut child = self.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = self.command(&arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut lines = Vec::new();
         loop {
