@@ -33,14 +33,17 @@ mod mount_helper;
 mod name;
 mod output;
 mod pin;
+mod ping;
 mod plan;
 mod progress;
 mod refs;
 mod repo;
+mod routing;
 mod shutdown;
 mod spawn;
 mod stat;
 mod status;
+mod swarm;
 mod umount;
 mod version;
 mod warmup;
@@ -96,6 +99,10 @@ enum Verb {
     Block(block::Arguments),
     Dag(dag::Arguments),
     Refs(refs::Arguments),
+    Swarm(swarm::Arguments),
+    Routing(routing::Arguments),
+    Provide(routing::Provide),
+    Ping(ping::Arguments),
     Config(config::Arguments),
     Daemon(daemon::Arguments),
     Shutdown(shutdown::Arguments),
@@ -206,6 +213,10 @@ fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
             Verb::Block(arguments) => block::run(&arguments, &context).await,
             Verb::Dag(arguments) => dag::run(&arguments, &context).await,
             Verb::Refs(arguments) => refs::run(&arguments, &context).await,
+            Verb::Swarm(arguments) => swarm::run(&arguments, &context).await,
+            Verb::Routing(arguments) => routing::run(&arguments, &context).await,
+            Verb::Provide(arguments) => routing::provide(&arguments, &context).await,
+            Verb::Ping(arguments) => ping::run(&arguments, &context).await,
             Verb::Config(arguments) => config::run(&arguments, &context).await,
             Verb::Shutdown(arguments) => shutdown::run(&arguments, &context).await,
             Verb::Init(arguments) => init::run(&arguments, &context),

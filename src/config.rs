@@ -23,7 +23,8 @@ pub use self::keys::{
     ApiConfig, Config, FetchConfig, ImportConfig, KEYS, Key, LogConfig, MountConfig, NetworkConfig, StoreConfig,
 };
 pub use self::kind::{
-    ImportProfile, Kind, LogFormat, MountProfile, NetworkProfile, Raw, format_size, format_span, parse_size, parse_span,
+    DhtMode, ImportProfile, Kind, LogFormat, MountProfile, NetworkProfile, Provide, Raw, Watermarks, format_size,
+    format_span, parse_size, parse_span,
 };
 pub use self::load::{Setting, Settings, Source};
 

@@ -9,6 +9,7 @@
 //!
 //! What it refuses: to parse arguments, and to hold policy that a floor below could hold.
 
+mod announce;
 pub mod api;
 pub mod identity;
 pub mod mounts;
@@ -23,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::repository::{Repository, RepositoryError};
 pub use self::server::{ServeError, serve};
-use crate::config::{Config, Settings};
+use crate::config::{Config, NetworkProfile, Provide, Settings};
 use crate::fetch::Fetch;
+use crate::limits::NETWORK_MEMORY_BYTES;
+use crate::net::{Net, NetError};
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
 
@@ -39,6 +42,20 @@ pub enum Role {
     Mounts,
 }
 
+/// Why a repository cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its store cannot.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It has no identity that could be shown to others.
+    #[error(transparent)]
+    Identity(#[from] identity::IdentityError),
+    /// The node does not start.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
 /// One running cidfs. Cheap to clone: clones share everything.
 #[derive(Clone)]
 pub struct Daemon {
@@ -49,6 +66,8 @@ struct Inner {
     settings: Settings,
     role: Role,
     started: Instant,
+    /// Ends before the store does: see [`serve`].
+    net: Option<Net>,
     store: Store,
     fetch: Fetch,
     tree: Tree,
@@ -61,15 +80,18 @@ struct Inner {
 }
 
 impl Daemon {
-    /// Opens the store of `repository`. Blocks while indexes are read.
-    pub fn open(repository: Repository, settings: Settings, role: Role) -> Result<Daemon, StoreError> {
+    /// Opens the store of `repository`, and starts the node where this is a daemon that shall have one: call it within a
+    /// runtime then. Blocks while indexes are read.
+    pub fn open(repository: Repository, settings: Settings, role: Role) -> Result<Daemon, OpenError> {
         api::clean_uploads(repository.path());
         let store = Store::open(&repository.store(), &settings.config().store)?;
         let fetch = Fetch::new(store.clone());
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
+        let net = start_net(&repository, settings.config(), role)?;
         let inner = Inner {
+            net,
             repository,
             settings,
             role,
@@ -114,6 +136,20 @@ impl Daemon {
         &self.inner.store
     }
 
+    /// The node, where there is one: neither a verb on its own nor the profile `offline` has.
+    pub fn net(&self) -> Option<&Net> {
+        self.inner.net.as_ref()
+    }
+
+    /// Begins to announce what is here, where there is a node that does.
+    fn start_announcing(&self) {
+        let provide = self.config().network.provide;
+        let Some(net) = self.net().filter(|net| net.routes() && provide != Provide::None) else { return };
+        let (watcher, entered) = announce::channel(provide);
+        self.store().watch(Some(Box::new(watcher)));
+        tokio::spawn(announce::run(self.clone(), net.clone(), entered));
+    }
+
     /// The way to any block.
     pub fn fetch(&self) -> &Fetch {
         &self.inner.fetch
@@ -143,4 +179,21 @@ impl Daemon {
     pub fn stopping(&self) -> &CancellationToken {
         &self.inner.stop
     }
+}
+
+/// The node, as the settings have it.
+fn start_net(repository: &Repository, config: &Config, role: Role) -> Result<Option<Net>, OpenError> {
+    if role == Role::Verb || config.network.profile == NetworkProfile::Offline {
+        return Ok(None);
+    }
+    let identity = identity::load_or_make(repository.path())?;
+    let net = Net::start(crate::net::Options {
+        private_key: identity.to_bytes(),
+        config: config.network.clone(),
+        swarm_key: repository.path().join("swarm.key"),
+        agent: api::node::agent(),
+        memory_bytes: NETWORK_MEMORY_BYTES.saturating_add(config.store.ram_bytes as usize),
+        routers: Vec::new(),
+    })?;
+    Ok(Some(net))
 }

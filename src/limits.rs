@@ -238,3 +238,101 @@ pub const FETCH_WRITER_BYTES: usize = 64 * 1024 * 1024;
 
 /// Roots of which is remembered which source brought their last block.
 pub const MAX_FETCH_SESSIONS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).unwrap();
+
+/// Streams on one connection: a busy peer has hundreds of messages under way, each on its own.
+pub const MAX_STREAMS: usize = 1024;
+
+/// Streams of one connection whose protocol is not agreed on yet: bitswap opens one for each message, and what exceeds this
+/// is dropped.
+pub const MAX_NEGOTIATING_STREAMS: usize = 1024;
+
+/// How long a new connection has to be encrypted and divided into streams: far more than an honest one takes, and little
+/// enough that half-open ones do not pile up.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much later than TCP a peer is dialed over QUIC: enough for TCP and its encryption within a continent.
+pub const QUIC_HANDICAP: Duration = Duration::from_millis(200);
+
+/// Connections that are being made at once, in each direction.
+pub const MAX_PENDING_CONNECTIONS: u32 = 128;
+
+/// Connections to one peer: a few for speed, and those that two sides made at the same moment.
+pub const MAX_CONNECTIONS_OF_PEER: u32 = 8;
+
+/// What the connections may take of memory beside the RAM tier before no more are taken, in bytes.
+pub const NETWORK_MEMORY_BYTES: usize = 1 << 30;
+
+/// Peers whose addresses are remembered without being connected.
+pub const MAX_BOOK_PEERS: usize = 4096;
+
+/// Addresses that are remembered of one such peer: what a machine with several networks has.
+pub const MAX_BOOK_ADDRESSES: usize = 16;
+
+/// How long a new connection is spared when there are too many: until it is known what it is good for.
+pub const TRIM_GRACE: Duration = Duration::from_secs(20);
+
+/// How often it is looked whether there are too many connections.
+pub const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The wait before the first new try to connect to a peer that we stay connected to; it doubles with each.
+pub const PEERING_FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest such wait: a member that comes back is found within minutes.
+pub const PEERING_MAX_WAIT: Duration = Duration::from_mins(5);
+
+/// How often the node looks what is due.
+pub const NODE_TICK: Duration = Duration::from_millis(500);
+
+/// Questions that wait for the node's task; more make those who ask wait.
+pub const NODE_TASKS: usize = 1024;
+
+/// With fewer peers than this the configured ones are asked for others.
+pub const BOOTSTRAP_PEERS: usize = 4;
+
+/// How often they are.
+pub const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the node takes at most to say goodbye.
+pub const SHUTDOWN_NODE: Duration = Duration::from_secs(1);
+
+/// How long a connection that somebody asked for may take, with every address of the peer.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a ping may take.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Providers that one search hands over: past this the rest is no help.
+pub const MAX_FOUND_PROVIDERS: usize = 256;
+
+/// How long a search of the DHT may take.
+pub const DHT_QUERY_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Peers that a search of the DHT asks at once, as kubo does.
+pub const DHT_PARALLELISM: std::num::NonZeroUsize = std::num::NonZeroUsize::new(10).unwrap();
+
+/// How long it is kept for others who provides what, as the specification has it.
+pub const PROVIDER_RECORD_LIFE: Duration = Duration::from_hours(48);
+
+/// Keys whose providers are kept for others: some 30 MB where each has a few, and far more than one node's share.
+pub const MAX_PROVIDED_KEYS: usize = 65_536;
+
+/// Providers that are kept of one key: as many as an answer has room for.
+pub const MAX_PROVIDERS_OF_KEY: usize = 20;
+
+/// Addresses that are kept of a provider.
+pub const MAX_RECORD_ADDRESSES: usize = 16;
+
+/// The longest key of a record: the longest multihash.
+pub const MAX_RECORD_KEY_BYTES: usize = 9 + 2 + MAX_IDENTITY_DIGEST_BYTES;
+
+/// Keys of our own that are remembered as announced, to name ourselves when we are asked; more are announced and forgotten.
+pub const MAX_OWN_KEYS: usize = 65_536;
+
+/// Announcements that are under way at once: each asks dozens of peers.
+pub const ANNOUNCEMENTS_AT_ONCE: usize = 16;
+
+/// Blocks and roots that entered and wait to be announced; what exceeds this waits for the next round.
+pub const ANNOUNCEMENTS_WAITING: usize = 4096;
+
+/// How often it is looked whether anybody is known who keeps announcements.
+pub const ANNOUNCEMENT_RETRY: Duration = Duration::from_secs(1);

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
+use serde::{Deserialize, Serialize};
 
 /// The figures of one moment.
 #[derive(Clone, Debug, Default)]
@@ -57,6 +58,42 @@ pub struct Figures {
     pub requests: Vec<(String, String, u64)>,
     /// Mounts.
     pub mounts: u64,
+    /// The node, where there is one.
+    pub network: Option<NetworkFigures>,
+}
+
+/// The node in figures. What is no running total is of the last second.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkFigures {
+    /// The profile.
+    pub profile: String,
+    /// Connected peers.
+    pub peers: u64,
+    /// Connections to them.
+    pub connections: u64,
+    /// Dials so far.
+    pub dials: u64,
+    /// Dials that failed.
+    pub failed_dials: u64,
+    /// Connections to us that failed or were refused.
+    pub refused_connections: u64,
+    /// Peers that were let go because there were too many.
+    pub trimmed_peers: u64,
+    /// Peers in the routing table of the public DHT.
+    pub public_routing_peers: u64,
+    /// Peers in the routing table of the local network's DHT.
+    pub local_routing_peers: u64,
+    /// Keys whose providers are kept for others.
+    pub kept_keys: u64,
+    /// Lookups and announcements under way.
+    pub lookups: u64,
+    /// Searches for providers so far.
+    pub provider_searches: u64,
+    /// Providers that were found.
+    pub providers_found: u64,
+    /// Announcements that were begun.
+    pub announcements: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -137,11 +174,44 @@ pub fn page(figures: &Figures) -> String {
         requests.get_or_create(&labels).inc_by(*count);
     }
     registry.register("requests", "Requests of the kernel", requests);
+    if let Some(figures) = &figures.network {
+        network(&mut registry, figures);
+    }
 
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+fn network(registry: &mut Registry, figures: &NetworkFigures) {
+    let mut number = |name: &str, help: &str, value: u64| {
+        let gauge = Number::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    number("network_peers", "Connected peers", figures.peers);
+    number("network_connections", "Connections to peers", figures.connections);
+    number("network_public_routing_peers", "Peers that the public DHT is known by", figures.public_routing_peers);
+    number("network_local_routing_peers", "Peers that the local DHT is known by", figures.local_routing_peers);
+    number("network_kept_keys", "Keys whose providers are kept for others", figures.kept_keys);
+    number("network_lookups", "Lookups and announcements under way", figures.lookups);
+    let mut counted = |name: &str, help: &str, value: u64| {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    counted("network_dials", "Connections that were tried", figures.dials);
+    counted("network_failed_dials", "Connections that were tried and failed", figures.failed_dials);
+    counted(
+        "network_refused_connections",
+        "Connections of others that failed or were refused",
+        figures.refused_connections,
+    );
+    counted("network_trimmed_peers", "Peers that were let go because there were too many", figures.trimmed_peers);
+    counted("network_provider_searches", "Searches for providers", figures.provider_searches);
+    counted("network_providers_found", "Providers that were found", figures.providers_found);
+    counted("network_announcements", "Announcements that were begun", figures.announcements);
 }
 
 #[cfg(test)]
@@ -158,6 +228,7 @@ mod tests {
             evicted: (9, 10),
             requests: vec![("/mnt".into(), "read".into(), 7)],
             healthy: true,
+            network: Some(NetworkFigures { peers: 5, dials: 6, ..NetworkFigures::default() }),
             ..Figures::default()
         };
         let page = page(&figures);
@@ -173,6 +244,8 @@ mod tests {
             "cidfs_store_evicted_bytes_total 10",
             "cidfs_store_misses_total 0",
             "cidfs_healthy 1",
+            "cidfs_network_peers 5",
+            "cidfs_network_dials_total 6",
             "# EOF",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");

@@ -40,6 +40,7 @@ mod segment;
 mod stat;
 mod table;
 mod verify;
+mod watch;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -57,6 +58,7 @@ pub use self::pins::{Pin, PinKind};
 pub use self::read::BlockPart;
 pub use self::stat::{Blocks, Stat};
 pub use self::verify::{Damaged, IncompletePin, VerifyProgress, VerifyReport, VerifySink};
+pub use self::watch::Watcher;
 pub use self::writer::Writer;
 use crate::block::{Block, Cid};
 use crate::config::StoreConfig;
@@ -97,6 +99,8 @@ struct Core {
     counts: counts::Counts,
     /// Moves on with every change of a pin or a name.
     roots_generation: AtomicU64,
+    /// Who is told of what enters.
+    watch: watch::Watch,
     jobs: std::sync::mpsc::Sender<keeper::Job>,
     _lock: disk::LockGuard,
 }

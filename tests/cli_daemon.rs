@@ -201,7 +201,8 @@ fn mount_8_mounts_through_the_helper() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_cidfs"), &helper).unwrap();
     let call = |arguments: &[&str]| {
         let mut command = Command::new(&helper);
-        command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()
+        command.args(arguments).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.env("CIDFS_NETWORK_PROFILE", "offline").output().unwrap()
     };
     let (source, target) = (fixture.repository(), mountpoint.to_str().unwrap().to_owned());
     let source = source.to_str().unwrap();

@@ -100,6 +100,7 @@ fn the_commands_of_the_readme_work_needs_fuse() {
             .args(["-c", command])
             .current_dir(place.path())
             .env("CIDFS_PATH", place.path().join("repository"))
+            .env("CIDFS_NETWORK_PROFILE", "offline")
             .env("PATH", path)
             .output()
             .unwrap();

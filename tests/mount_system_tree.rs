@@ -41,8 +41,9 @@ fn entries(root: &Path) -> BTreeMap<PathBuf, Entry> {
 }
 
 fn cidfs(repository: &Path, arguments: &[&str]) -> String {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_cidfs")).args(arguments).env("CIDFS_PATH", repository).output().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cidfs"));
+    command.args(arguments).env("CIDFS_PATH", repository).env("CIDFS_NETWORK_PROFILE", "offline");
+    let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cidfs {arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()

@@ -40,7 +40,8 @@ impl Home {
             }
             None => Command::new(program),
         };
-        command.env("CIDFS_PATH", self.path("repository")).env("HOME", self.directory.path()).current_dir("/");
+        command.env("CIDFS_PATH", self.path("repository")).env("CIDFS_NETWORK_PROFILE", "offline");
+        command.env("HOME", self.directory.path()).current_dir("/");
         command
     }
 

@@ -64,6 +64,7 @@ impl Cidfs {
         let output = Command::new(&self.binary)
             .args(&arguments)
             .env("CIDFS_PATH", &self.repository)
+            .env("CIDFS_NETWORK_PROFILE", "offline")
             .envs(self.environment.iter().map(|(variable, value)| (variable, value)))
             .stdin(Stdio::null())
             .output()

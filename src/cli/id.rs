@@ -6,13 +6,15 @@ use serde_json::Value;
 use super::Outcome;
 use super::context::Context;
 
-/// Show the identity of this repository
+/// Show the identity of this repository, or of a peer
 ///
-/// Prints the peer ID, the public key, and the addresses, as `ipfs id` does. The identity is made at first use and is kept
-/// in `identity.key` in the repository.
+/// Prints the peer ID, the public key, the addresses and the protocols, as `ipfs id` does; without a daemon there are neither
+/// addresses nor protocols. The identity is made at first use and is kept in `identity.key` in the repository.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cidfs id\n  cidfs id -f '<id>\\n'")]
+#[command(after_help = "Examples:\n  cidfs id\n  cidfs id -f '<id>\\n'\n  cidfs id 12D3Koo...")]
 pub struct Arguments {
+    /// The peer; this repository where none is given
+    peer: Option<String>,
     /// A text to fill in: <id>, <aver>, <pubkey>, <addrs>, <protocols>; \n and \t are understood
     #[arg(short = 'f', long)]
     format: Option<String>,
@@ -20,7 +22,8 @@ pub struct Arguments {
 
 pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
     let client = context.connect().await?;
-    let id: Value = client.call("id").maybe("timeout", context.timeout()).send().await?.json().await?;
+    let id: Value =
+        client.call("id").args(&arguments.peer).maybe("timeout", context.timeout()).send().await?.json().await?;
     let text = |name: &str| id[name].as_str().unwrap_or_default().to_owned();
     let list = |name: &str| -> String {
         let items = id[name].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -4,8 +4,8 @@
 //! documentation and `cidfs config` work from. To add a setting, add its lines here: nothing else.
 
 use super::kind::{
-    Count, Flag, Form, ImportProfile, Kind, List, LogFormat, MountProfile, NetworkProfile, Ratio, Raw, Size, SizeLimit,
-    Span, Text,
+    Count, DhtMode, Flag, Form, ImportProfile, Kind, List, LogFormat, Marks, MountProfile, NetworkProfile, Provide,
+    Ratio, Raw, Size, SizeLimit, Span, Text,
 };
 
 /// One setting, as the loader and the documentation see it.
@@ -145,11 +145,32 @@ settings! {
     }
     /// Which other machines take part.
     network: NetworkConfig {
-        /// Which machines may be asked for a block that is not here. This release has no network: whichever is chosen,
-        /// the local store alone is asked and nothing is sent.
-        profile: NetworkProfile = "offline",
-        /// Addresses to listen on for other machines. This release opens none of them.
-        listen: List = "",
+        /// Whom this node talks to: `public`: the IPFS network; `lan`: machines of the local network; `private`: those who have the
+        /// key of the swarm (the file `swarm.key` in the repository, in kubo's format); `peers`: those of `network.peering` and
+        /// those that were connected by hand, with nothing announced or looked up; `offline`: nobody, and no socket is opened.
+        profile: NetworkProfile = "public",
+        /// Addresses to listen on for other machines. Empty: none; others are reached all the same.
+        listen: List = "/ip4/0.0.0.0/tcp/4001,/ip6/::/tcp/4001,/ip4/0.0.0.0/udp/4001/quic-v1,/ip6/::/udp/4001/quic-v1",
+        /// Addresses at which others can reach us, where we cannot know them ourselves: those of a router that forwards a port.
+        announce: List = "",
+        /// Peers (addresses that end in /p2p/PEER) that a newcomer asks for others. `auto` stands for the IPFS project's in the
+        /// profile `public`, and for nobody in the others.
+        bootstrap: List = "auto",
+        /// Peers (addresses that end in /p2p/PEER) that we stay connected to.
+        peering: List = "",
+        /// How many peers to be connected to: past the second number connections are given up until the first is reached.
+        max_connections: Marks = "96/192",
+        /// Whether other machines are looked for, and this one is shown, in the local network (mDNS), where the profile looks
+        /// for any.
+        mdns: Flag = "true",
+        /// Whether this node answers others in the DHT: `auto`: in the local network's always, in the public one where others can
+        /// reach us; `server`: always; `client`: never; `off`: there is no DHT, and nothing is looked up or announced in it.
+        dht: DhtMode = "auto",
+        /// What is announced to others as being here: `roots`: what is pinned; `pinned`: every block of that; `all`: every block;
+        /// `none`: nothing.
+        provide: Provide = "roots",
+        /// How often it is announced again. Others forget it after two days.
+        provide_interval: Span = "22h",
     }
     /// The control API, which is always served on the socket `api.sock` in the repository.
     api: ApiConfig {

@@ -181,6 +181,31 @@ impl Kind for List {
     }
 }
 
+/// How many of something to keep: past `high` it is brought back to `low`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// Where bringing back ends.
+    pub low: usize,
+    /// Where it begins.
+    pub high: usize,
+}
+
+/// Two numbers, low and high.
+pub struct Marks;
+
+impl Kind for Marks {
+    type Value = Watermarks;
+    const ALLOWED: &'static str = "two numbers, low/high, such as 96/192, of at most 65536";
+    fn parse(text: &str) -> Option<Watermarks> {
+        let (low, high) = text.split_once('/')?;
+        let (low, high) = (low.trim().parse().ok()?, high.trim().parse().ok()?);
+        (low <= high && (1..=65_536).contains(&high)).then_some(Watermarks { low, high })
+    }
+    fn show(value: &Watermarks) -> Raw {
+        Raw::One(format!("{}/{}", value.low, value.high))
+    }
+}
+
 /// Defines a setting that is one of a few words.
 macro_rules! choice {
     ($(#[$doc:meta])* $name:ident, $allowed:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
@@ -229,6 +254,34 @@ choice! {
         Peers = "peers",
         /// Nobody.
         Offline = "offline",
+    }
+}
+
+choice! {
+    /// Whether this node answers others in the DHT.
+    DhtMode, "`auto`, `server`, `client` or `off`" {
+        /// Where others can reach it.
+        Auto = "auto",
+        /// Always.
+        Server = "server",
+        /// Never.
+        Client = "client",
+        /// There is no DHT.
+        Off = "off",
+    }
+}
+
+choice! {
+    /// What is announced to others as being here.
+    Provide, "`roots`, `pinned`, `all` or `none`" {
+        /// The roots of what is pinned.
+        Roots = "roots",
+        /// Every block of what is pinned.
+        Pinned = "pinned",
+        /// Every block.
+        All = "all",
+        /// Nothing.
+        None = "none",
     }
 }
 

@@ -27,6 +27,8 @@ pub mod query;
 pub mod refs;
 pub mod reply;
 pub mod repo;
+pub mod routing;
+pub mod swarm;
 mod time;
 mod upload;
 pub mod warmup;
@@ -90,6 +92,19 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/ls", post(files::ls))
         .route("/get", post(files::get))
         .route("/id", post(node::id))
+        .route("/ping", post(node::ping))
+        .route("/swarm/peers", post(swarm::peers))
+        .route("/swarm/connect", post(swarm::connect))
+        .route("/swarm/disconnect", post(swarm::disconnect))
+        .route("/swarm/addrs", post(swarm::addrs))
+        .route("/swarm/addrs/local", post(swarm::addrs_local))
+        .route("/swarm/addrs/listen", post(swarm::addrs_listen))
+        .route("/swarm/peering/add", post(swarm::peering_add))
+        .route("/swarm/peering/rm", post(swarm::peering_rm))
+        .route("/swarm/peering/ls", post(swarm::peering_ls))
+        .route("/routing/findprovs", post(routing::findprovs))
+        .route("/routing/findpeer", post(routing::findpeer))
+        .route("/routing/provide", post(routing::provide))
         .route("/version", post(node::version))
         .route("/shutdown", post(node::shutdown))
         .route("/cidfs/mount", post(cidfs::mount))

@@ -74,7 +74,8 @@ impl Identity {
         Some(Identity { key: SigningKey::from_keypair_bytes(pair).ok()? })
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
+    /// The private key in libp2p's encoding: what the file holds.
+    pub fn to_bytes(&self) -> Vec<u8> {
         [&PRIVATE_HEAD[..], &self.key.to_keypair_bytes()].concat()
     }
 
@@ -88,16 +89,21 @@ impl Identity {
     pub fn peer_id(&self, encoding: &str) -> Option<String> {
         // Keys this short are their own identity hash.
         let hash = Multihash::wrap(0, &self.public_key()).ok()?;
-        let cid = Cid::new_v1(LIBP2P_KEY, &hash);
-        let base = match encoding {
-            "b58mh" => return Some(Base::Base58Btc.encode(cid.multihash())),
-            "base36" => Base::Base36Lower,
-            "base32" => Base::Base32Lower,
-            "base58btc" => Base::Base58Btc,
-            letter => Base::from_code(letter.parse().ok()?).ok()?,
-        };
-        Some(cid.to_text(base))
+        encode(Cid::new_v1(LIBP2P_KEY, &hash).multihash(), encoding)
     }
+}
+
+/// A peer ID, given as its multihash, in an encoding: see [`Identity::peer_id`].
+pub fn encode(peer: &[u8], encoding: &str) -> Option<String> {
+    let base = match encoding {
+        "b58mh" => return Some(Base::Base58Btc.encode(peer)),
+        "base36" => Base::Base36Lower,
+        "base32" => Base::Base32Lower,
+        "base58btc" => Base::Base58Btc,
+        letter => Base::from_code(letter.parse().ok()?).ok()?,
+    };
+    // Version 1, and the codec's number, stand before it.
+    Some(multibase::encode(base, [&[1, LIBP2P_KEY as u8], peer].concat()))
 }
 
 #[cfg(test)]

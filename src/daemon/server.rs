@@ -2,8 +2,8 @@
 //!
 //! It ends when SIGTERM or SIGINT arrives, when `cidfs shutdown` asks for it, or, where `cidfs mount` started it, when its
 //! last mount is gone. Then, in this order: no new connection is taken; every mount is detached, answers the reads that are
-//! in flight, and begins no others; requests in flight are finished; the socket is removed; the store is made durable; the
-//! lock goes. All of it within [`SHUTDOWN_GRACE`]. A second signal does not wait for anybody: every mount is detached by
+//! in flight, and begins no others; requests in flight are finished; the node says goodbye to its peers; the socket is
+//! removed; the store is made durable; the lock goes. All of it within [`SHUTDOWN_GRACE`]. A second signal does not wait for anybody: every mount is detached by
 //! then, and whoever still reads in one gets an error when the process goes.
 
 use std::fs::{File, OpenOptions};
@@ -72,6 +72,7 @@ pub async fn serve(daemon: Daemon, start: impl Future<Output = Result<(), ServeE
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         servers.spawn(served.into_future());
     }
+    daemon.start_announcing();
     let started = start.await;
     if started.is_ok() {
         notify_supervisor("READY=1");
@@ -97,6 +98,10 @@ pub async fn serve(daemon: Daemon, start: impl Future<Output = Result<(), ServeE
         () = tokio::time::sleep(SHUTDOWN_GRACE) => Some(format!("it took longer than {} s", SHUTDOWN_GRACE.as_secs())),
         name = signals.next() => Some(format!("a second signal ({name})")),
     };
+    if let Some(net) = daemon.net() {
+        daemon.store().watch(None);
+        net.shutdown().await;
+    }
     let _ = std::fs::remove_file(&socket);
     let store = daemon.store().clone();
     if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.finish()).await {

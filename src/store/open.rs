@@ -79,6 +79,7 @@ impl Core {
             damaged: AtomicU64::new(0),
             counts: super::counts::Counts::default(),
             roots_generation: AtomicU64::new(0),
+            watch: super::watch::Watch::default(),
             jobs,
             _lock: lock,
         };

@@ -34,6 +34,7 @@ impl Store {
         self.sync()?;
         let pin = Pin { cid: cid.clone(), kind, name: name.to_owned() };
         self.core().change(Change::Pin(pin.clone()))?;
+        self.core().watch.pinned(&pin);
         Ok(pin)
     }
 

@@ -85,6 +85,7 @@ impl Writer {
             // The nodes are read again soon. Copied: the block may be a slice of something larger.
             core.ram.insert(block.cid(), Bytes::copy_from_slice(block.data()), len);
         }
+        core.watch.arrived(block);
         Ok(())
     }
 

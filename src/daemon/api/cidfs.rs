@@ -13,7 +13,8 @@ use crate::config::{Raw, Setting};
 use crate::daemon::mounts::{self, MountReport};
 use crate::daemon::warmups::WarmupReport;
 use crate::daemon::{Daemon, Role};
-use crate::metrics;
+use crate::metrics::{self, NetworkFigures};
+use crate::net::Net;
 
 /// `cidfs/mount?arg=MOUNTPOINT&options=LIST&wait=BOOL`: mounts, and answers when the mount does. With `wait`, the answer ends
 /// when the mount is gone.
@@ -106,6 +107,9 @@ pub struct Status {
     pub warmups: Vec<WarmupReport>,
     /// What is kept, tier by tier.
     pub store: StoreReport,
+    /// The node; `None` where there is none.
+    #[serde(default)]
+    pub network: Option<NetworkFigures>,
 }
 
 /// What the store holds of what it may hold.
@@ -164,6 +168,9 @@ pub async fn status(State(daemon): State<Daemon>) -> Result<Response, ApiError> 
 fn report(daemon: &Daemon) -> Result<Status, ApiError> {
     let stat = daemon.store().stat()?;
     let mut problems = daemon.store().health();
+    if let Some(net) = daemon.net() {
+        problems.extend(net.problems());
+    }
     if stat.damaged > 0 {
         problems.push(format!("{} damaged blocks were dropped: run `cidfs verify`", stat.damaged));
     }
@@ -202,6 +209,7 @@ fn report(daemon: &Daemon) -> Result<Status, ApiError> {
         mounts: daemon.mounts().list(),
         warmups: daemon.warmups().list(),
         store,
+        network: daemon.net().map(Net::figures),
     })
 }
 
@@ -236,6 +244,7 @@ pub async fn metrics(State(daemon): State<Daemon>) -> Result<Response, ApiError>
             healthy: status.healthy,
             mounts: status.mounts.len() as u64,
             requests: requests.collect(),
+            network: status.network,
         }))
     })
     .await?;

@@ -1,13 +1,19 @@
-//! `/api/v0/id`, `/api/v0/version`, `/api/v0/shutdown`: this cidfs itself.
+//! `/api/v0/id`, `/api/v0/ping`, `/api/v0/version`, `/api/v0/shutdown`: this cidfs itself, and other nodes.
+
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use tokio::runtime::Handle;
+
 use super::query::Query;
-use super::reply::{ApiError, blocking, json_response};
+use super::reply::{ApiError, Caller, Stream, blocking, json_response, stream};
+use super::swarm::{self, Identity};
 use crate::daemon::{Daemon, identity};
+use crate::net::{Multiaddr, address};
 
 /// The layout of the repository, counted up when a new one cannot be read by older versions.
 pub const REPOSITORY_VERSION: &str = "1";
@@ -51,25 +57,81 @@ impl Version {
     }
 }
 
-/// `id`: who this repository is. Without a network there are neither addresses nor protocols.
+/// `id?arg=PEER&peerid-base=BASE`: who this repository is, or who a peer says that it is. Without a node there are neither
+/// addresses nor protocols.
 pub async fn id(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+    let net = daemon.net().cloned();
+    let caller = daemon.clone();
     let identity = blocking(move || Ok(identity::load_or_make(daemon.repository().path())?)).await?;
     let encoding = query.text("peerid-base").unwrap_or("b58mh");
-    let own = identity
-        .peer_id(encoding)
-        .ok_or_else(|| ApiError::new(format!("unknown peer ID encoding {encoding:?}: b58mh, k, or a multibase")))?;
+    let bad_encoding = || ApiError::new(format!("unknown peer ID encoding {encoding:?}: b58mh, k, or a multibase"));
+    let own = identity.peer_id(encoding).ok_or_else(bad_encoding)?;
     let same = |other: &String| other == &own || Some(other) == identity.peer_id("b58mh").as_ref();
-    if query.arguments().first().is_some_and(|other| !same(other)) {
-        return Err(ApiError::new("this release has no network: it can tell its own identity only"));
+    if let Some(other) = query.arguments().first().filter(|other| !same(other)) {
+        let peer = swarm::peer(other)?;
+        let told = swarm::node(&caller)?.identify(peer).await?;
+        let id = identity::encode(&peer.to_bytes(), encoding).ok_or_else(bad_encoding)?;
+        return Ok(json_response(&Identity::of(peer, id, &told)));
     }
-    let key = multibase::Base::Base64Pad.encode(identity.public_key());
-    Ok(json_response(&json!({
-        "ID": own,
-        "PublicKey": key,
-        "Addresses": null,
-        "AgentVersion": agent(),
-        "Protocols": null,
-    })))
+    let mut answer = Identity {
+        id: own,
+        public_key: multibase::Base::Base64Pad.encode(identity.public_key()),
+        agent_version: agent(),
+        ..Identity::default()
+    };
+    if let Some(net) = net {
+        let own = net.own().await?;
+        answer.addresses = Some(own.addresses.iter().map(|it| address::join(it, net.peer_id()).to_string()).collect());
+        answer.protocols = Some(own.protocols);
+    }
+    Ok(json_response(&answer))
+}
+
+/// A word of `ping`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Pong {
+    /// Whether it is no bad news.
+    pub success: bool,
+    /// How long the peer took, in nanoseconds; 0 where the word is none about that.
+    pub time: u64,
+    /// Words for people.
+    pub text: String,
+}
+
+/// `ping?arg=PEER&count=N`: how long a peer takes to answer, once a second.
+pub async fn ping(State(daemon): State<Daemon>, query: Query, caller: Caller) -> Result<Response, ApiError> {
+    let net = swarm::node(&daemon)?;
+    let text = query.argument("peer ID")?;
+    let peer = swarm::peer(text.rsplit_once("/p2p/").map_or(text, |(_, peer)| peer))?;
+    let count = query.number::<u32>("count")?.unwrap_or(10);
+    if peer == net.peer_id() {
+        return Err(ApiError::new("can't ping self"));
+    }
+    stream(Stream::Json, caller, move |emit| {
+        let run = Handle::current();
+        run.block_on(net.connect(&Multiaddr::empty().with(libp2p::multiaddr::Protocol::P2p(peer))))?;
+        emit.json(&Pong { success: true, time: 0, text: format!("PING {peer}.") })?;
+        let (mut total, mut answers) = (Duration::ZERO, 0);
+        for round in 0..count {
+            if round > 0 {
+                run.block_on(tokio::time::sleep(Duration::from_secs(1)));
+            }
+            match run.block_on(net.ping(peer)) {
+                Ok(took) => {
+                    (total, answers) = (total + took, answers + 1);
+                    emit.json(&Pong { success: true, time: took.as_nanos() as u64, text: String::new() })?;
+                }
+                Err(error) => emit.json(&Pong { success: false, time: 0, text: error.to_string() })?,
+            }
+        }
+        if answers == 0 {
+            return Err(ApiError::new("ping failed"));
+        }
+        let average = (total / answers).as_secs_f64() * 1000.0;
+        emit.json(&Pong { success: true, time: 0, text: format!("Average latency: {average:.2}ms") })
+    })
+    .await
 }
 
 /// `version`.
