@@ -86,6 +86,17 @@ impl Block {
         Block { cid, data }
     }
 
+    /// The same block under another name: a CID with the same multihash. `None` where `cid` has another.
+    pub fn renamed(&self, cid: &Cid) -> Option<Block> {
+        (cid.multihash() == self.cid.multihash()).then(|| Block { cid: cid.clone(), data: self.data.clone() })
+    }
+
+    /// The same block in memory of its own, for one that lies in a buffer much larger than itself.
+    #[must_use]
+    pub fn compacted(self) -> Block {
+        Block { cid: self.cid, data: Bytes::copy_from_slice(&self.data) }
+    }
+
     /// The block's name.
     pub fn cid(&self) -> &Cid {
         &self.cid
@@ -134,6 +145,14 @@ mod tests {
         let unknown = Multihash::wrap(0x99_99, &[7; 32]).unwrap();
         let error = Block::verify(Cid::new_v1(codec::RAW, &unknown), Bytes::new()).unwrap_err();
         assert!(error.to_string().contains("unsupported hash function 0x9999"), "{error}");
+    }
+
+    #[test]
+    fn a_block_is_renamed_to_a_cid_of_the_same_multihash_only() {
+        let block = Block::new_v0(Bytes::from_static(b"data"));
+        let renamed = block.renamed(&block.cid().with_codec(codec::RAW)).unwrap();
+        assert_eq!((renamed.cid().codec(), renamed.data()), (codec::RAW, block.data()));
+        assert!(block.renamed(Block::new_v0(Bytes::from_static(b"Data")).cid()).is_none());
     }
 
     #[test]

@@ -336,3 +336,73 @@ pub const ANNOUNCEMENTS_WAITING: usize = 4096;
 
 /// How often it is looked whether anybody is known who keeps announcements.
 pub const ANNOUNCEMENT_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest bitswap message, as the specification has it: two blocks of the largest size. A longer one ends its stream
+/// before it is read.
+pub const MAX_BITSWAP_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Wants, blocks and presences in one bitswap message: four full wantlists. Empty ones take two bytes in the message and
+/// thirty times that in memory.
+pub const MAX_BITSWAP_MESSAGE_ITEMS: usize = 65_536;
+
+/// What a frame of bitswap may claim before its sender has to wait for memory: nobody gets more for the price of a length.
+pub const BITSWAP_FREE_FRAME_BYTES: usize = 64 * 1024;
+
+/// Frames of one peer that are being received or hashed, in bytes: four of the largest.
+pub const MAX_PEER_FRAME_BYTES: usize = 4 * MAX_BITSWAP_MESSAGE_BYTES;
+
+/// Frames of all peers that are being received or hashed, in bytes: enough for ten fast peers at once.
+pub const MAX_FRAME_BYTES: usize = 96 * 1024 * 1024;
+
+/// Bitswap streams that one peer may have open to us on a connection: Go opens one a message where it is in a hurry.
+pub const MAX_BITSWAP_STREAMS: usize = 128;
+
+/// How long a frame that was begun may go without 64 KiB of it, or its end: the slowest modem is faster.
+pub const FRAME_STALL: Duration = Duration::from_secs(15);
+
+/// How long an answer may lie in a stream that its receiver does not read.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// Wants of one peer that stand: what other implementations refuse lies below. Further ones are answered `DONT_HAVE`.
+pub const MAX_WANTLIST_ENTRIES: usize = 16_384;
+
+/// The memory that answers to one peer may take: its wants, and the blocks that are loaded for it.
+pub const MAX_QUEUED_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// Blocks that are loaded to be sent, for all peers, in bytes.
+pub const MAX_LOADED_ANSWER_BYTES: u64 = 48 * 1024 * 1024;
+
+/// The blocks in one message to a peer, in bytes: large enough that a message costs nothing beside them, small enough
+/// that the first one does not wait for long.
+pub const ANSWER_MESSAGE_BYTES: u64 = 1024 * 1024;
+
+/// The same for a slow peer.
+pub const MIN_ANSWER_MESSAGE_BYTES: u64 = 64 * 1024;
+
+/// The largest block that is sent in place of a `HAVE`: asking for it would cost as much. Go has the same.
+pub const HAVE_IS_BLOCK_BYTES: u32 = 1024;
+
+/// Wants in flight with one peer: Go keeps 1,024 of a peer and forgets the rest.
+pub const MAX_WANTS_IN_FLIGHT: usize = 960;
+
+/// The bytes in flight from one peer: 5 Gbit/s over 100 ms.
+pub const MAX_WINDOW_BYTES: u64 = 64 * 1024 * 1024;
+
+/// The bytes in flight from a peer whose speed is not known yet.
+pub const FIRST_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+
+/// Peers that one bitswap session asks: more do not make it faster.
+pub const MAX_SESSION_PEERS: usize = 64;
+
+/// Blocks of a session that connected peers are asked for while nobody is known to have any: its root and a few more.
+pub const MAX_PROBED_WANTS: usize = 8;
+
+/// Blocks that were asked for and came from elsewhere, remembered for each peer, so that they count as duplicates when they
+/// come after all.
+pub const MAX_LATE_BLOCKS: usize = 4096;
+
+/// Blocks that other peers of a session have got, as far as their cancels tell.
+pub const MAX_HOLDER_HINTS: usize = 16_384;
+
+/// Roots whose providers are remembered after their last session.
+pub const MAX_REMEMBERED_ROOTS: usize = 256;

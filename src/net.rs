@@ -14,6 +14,7 @@
 
 pub mod address;
 mod behaviour;
+pub mod bitswap;
 mod book;
 pub mod caps;
 mod dht;
