@@ -4,7 +4,8 @@
 //! and adds an index.
 //!
 //! - [`CarReader`] reads both, from files and pipes, section by section, and hashes each block.
-//! - [`CarWriter`] writes a CARv1 to anything; [`CarV2Writer`] writes a CARv2 to a file.
+//! - [`CarWriter`] writes a CARv1 to anything. A CARv2 is one between a [`V2Header`] and an [`index`], as a segment of the
+//!   store ends.
 //! - [`V2Header`]: the fixed beginning of a CARv2, which says where its CARv1 payload and its index lie.
 //! - [`index`]: the index at the end of a CARv2, read in place and written sorted.
 //!
@@ -16,7 +17,7 @@ mod read;
 mod write;
 
 pub use self::read::{CarReader, Section};
-pub use self::write::{CarV2Writer, CarWriter, encode_header, section_head};
+pub use self::write::{CarWriter, encode_header, section_head};
 
 use std::io;
 

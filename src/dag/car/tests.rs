@@ -61,11 +61,15 @@ fn v1() -> Vec<u8> {
 }
 
 fn v2() -> Vec<u8> {
-    let mut writer = CarV2Writer::new(Cursor::new(Vec::new()), &roots()).unwrap();
-    for block in blocks() {
-        writer.write(&block).unwrap();
-    }
-    writer.finish().unwrap().into_inner()
+    let mut writer = CarWriter::new(Vec::new(), &roots()).unwrap();
+    let offsets: Vec<(Block, u64)> =
+        blocks().into_iter().map(|block| (block.clone(), writer.write(&block).unwrap())).collect();
+    let payload = writer.finish().unwrap();
+    let mut index = Vec::new();
+    let indexed = offsets.iter().filter(|(block, _)| block.cid().identity_data().is_none());
+    let entries = indexed.map(|(block, offset)| (block.cid().multihash(), *offset));
+    index::write_multihash_index_sorted(entries, &mut index).unwrap();
+    [&V2Header::contiguous(payload.len() as u64).encode()[..], &payload, &index].concat()
 }
 
 fn read_all(bytes: &[u8]) -> Result<Vec<Block>, CarError> {

@@ -1,11 +1,9 @@
 //! Writes CARs.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 
 use smallvec::SmallVec;
 
-use super::V2Header;
-use super::index::write_multihash_index_sorted;
 use crate::block::{Block, Cid, write_varint};
 use crate::dag::ipld;
 
@@ -64,47 +62,5 @@ impl<W: Write> CarWriter<W> {
     pub fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;
         Ok(self.out)
-    }
-}
-
-/// A CARv2 that is being written, with a `MultihashIndexSorted` of every block but those of identity CIDs, which need
-/// none. The index is held in RAM until [`CarV2Writer::finish`]: about 60 bytes a block.
-#[derive(Debug)]
-pub struct CarV2Writer<W: Write + Seek> {
-    payload: CarWriter<W>,
-    start: u64,
-    index: Vec<(SmallVec<[u8; 36]>, u64)>,
-}
-
-impl<W: Write + Seek> CarV2Writer<W> {
-    /// Leaves room for the CARv2 header and writes that of the payload.
-    pub fn new(mut out: W, roots: &[Cid]) -> io::Result<CarV2Writer<W>> {
-        let start = out.stream_position()?;
-        // No reader takes this for a CAR before the true header is here.
-        out.write_all(&[0; V2Header::LEN])?;
-        Ok(CarV2Writer { payload: CarWriter::new(out, roots)?, start, index: Vec::new() })
-    }
-
-    /// Writes a block.
-    pub fn write(&mut self, block: &Block) -> io::Result<()> {
-        let offset = self.payload.write(block)?;
-        if block.cid().identity_data().is_none() {
-            self.index.push((SmallVec::from_slice(block.cid().multihash()), offset));
-        }
-        Ok(())
-    }
-
-    /// Writes the index and the header, and gives back what was written to, at its end.
-    pub fn finish(self) -> io::Result<W> {
-        let header = V2Header::contiguous(self.payload.at);
-        let mut out = self.payload.out;
-        let mut index = Vec::new();
-        write_multihash_index_sorted(self.index.iter().map(|(hash, offset)| (hash.as_slice(), *offset)), &mut index)?;
-        out.write_all(&index)?;
-        out.seek(SeekFrom::Start(self.start))?;
-        out.write_all(&header.encode())?;
-        out.seek(SeekFrom::Start(self.start + header.index_offset + index.len() as u64))?;
-        out.flush()?;
-        Ok(out)
     }
 }
