@@ -44,6 +44,9 @@ fn add_mount_read_unmount_and_the_daemon_ends_with_its_last_mount() {
     assert_eq!((&status["Healthy"], &status["Running"]), (&Value::Bool(true), &Value::Bool(true)));
     assert_eq!(status["Mounts"][0]["Profile"], "training");
     assert_eq!(status["Mounts"][1]["Profile"], "serving");
+    let store = &status["Store"];
+    let hits = store["RamHits"].as_u64().unwrap() + store["DiskHits"].as_u64().unwrap();
+    assert!(hits > 0 && store["Misses"] == 0, "{store}");
     let resident = status["ResidentBytes"].as_u64().unwrap();
     assert!(resident < 60 << 20, "{resident} bytes");
     fixture.run(&["umount", one.to_str().unwrap()]);

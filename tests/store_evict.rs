@@ -59,6 +59,9 @@ fn the_root_that_was_used_longest_ago_goes_first_and_the_budget_holds() {
     assert_eq!(here(&store, &fourth), fourth.len());
     assert_eq!(here(&store, &trees[0]), trees[0].len(), "it was touched");
     assert_eq!(here(&store, &trees[1]), 0, "it was the oldest");
+    let counted = store.stat().unwrap().counted;
+    assert!(counted.evicted_blocks >= trees[1].len() as u64 && counted.evicted_bytes > 0, "{counted:?}");
+    assert_eq!((counted.collections, counted.misses), (0, trees[1].len() as u64));
 }
 
 /// Waits until the clock shows another second.

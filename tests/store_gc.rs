@@ -75,6 +75,9 @@ fn gc_keeps_what_pins_need_and_gives_back_the_rest() {
         assert_eq!(stat.blocks, report.kept_blocks);
         assert_eq!(stat.bytes, report.kept_bytes);
         assert!(stat.disk_bytes < 2 * stat.bytes, "{stat:?}");
+        let counted = stat.counted;
+        assert_eq!((counted.collections, counted.collected_blocks), (1, report.removed_blocks));
+        assert_eq!((counted.collected_bytes, counted.evicted_blocks), (report.removed_bytes, 0));
         assert_eq!(gc(&store).removed_blocks, 0);
     }
     let store = open(dir.path());

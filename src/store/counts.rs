@@ -52,15 +52,15 @@ impl Counts {
         add(&self.ram_hits, 1);
     }
 
-    /// A read went to the NVMe tier, which had this of it.
-    pub fn disk_read(&self, data: Option<&Bytes>) {
-        match data {
-            Some(data) => {
-                add(&self.disk_hits, 1);
-                add(&self.disk_read_bytes, data.len() as u64);
-            }
-            None => add(&self.misses, 1),
-        }
+    /// A read was answered from NVMe, with these bytes.
+    pub fn disk_hit(&self, data: &Bytes) {
+        add(&self.disk_hits, 1);
+        add(&self.disk_read_bytes, data.len() as u64);
+    }
+
+    /// A read was for a block that is not here.
+    pub fn miss(&self) {
+        add(&self.misses, 1);
     }
 
     /// A block of so many bytes was evicted.

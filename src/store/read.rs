@@ -68,14 +68,18 @@ impl Store {
             Some(data)
         } else {
             let read = core.read(cid)?;
-            core.counts.disk_read(read.as_ref());
+            match &read {
+                Some(data) => core.counts.disk_hit(data),
+                None => core.counts.miss(),
+            }
             read
         };
         Ok(data.map(|data| Block::from_checked_record(cid.clone(), data)))
     }
 
     /// The bytes `range` of the block, cut where the block ends. Of a large block little more than that is read, and nothing
-    /// of it is kept in RAM. `None` where the block is not here, or its record was damaged (and is dropped).
+    /// of it is kept in RAM. `None` where the block is not here, or its record was damaged (and is dropped); that is counted
+    /// as no miss, as [`Store::get`] is what is asked next.
     pub fn get_range(&self, cid: &Cid, range: Range<u64>) -> Result<Option<BlockPart>, StoreError> {
         let core = self.core();
         let part =
@@ -87,30 +91,23 @@ impl Store {
             core.counts.ram_hit();
             return Ok(Some(part(&data)));
         }
-        let Some(found) = core.find(cid.multihash())? else {
-            core.counts.disk_read(None);
-            return Ok(None);
-        };
+        let Some(found) = core.find(cid.multihash())? else { return Ok(None) };
         let Some(entry) = found.entry.entry() else { return Ok(None) };
         let block_bytes = entry.data_len as usize;
         let wanted = cut(&range, block_bytes);
         if block_bytes <= 2 * CHECKSUM_PIECE_BYTES {
-            let data = core.get_found(cid, &found)?;
-            core.counts.disk_read(data.as_ref());
-            return Ok(data.as_ref().map(part));
+            return Ok(core
+                .get_found(cid, &found)?
+                .as_ref()
+                .map(part)
+                .inspect(|part| core.counts.disk_hit(&part.data)));
         }
-        match found.segment.block(&entry, wanted.start, wanted.end) {
-            Ok(Some((data, _))) => {
-                core.counts.disk_read(Some(&data));
-                Ok(Some(BlockPart { data, block_bytes: block_bytes as u64 }))
-            }
-            Ok(None) => {
-                let data = core.get_damaged(cid, &found.segment, found.at.position, &entry)?;
-                core.counts.disk_read(data.as_ref());
-                Ok(data.as_ref().map(part))
-            }
-            Err(error) => Err(core.read_failed(error)),
-        }
+        let read = match found.segment.block(&entry, wanted.start, wanted.end) {
+            Ok(Some((data, _))) => Some(BlockPart { data, block_bytes: block_bytes as u64 }),
+            Ok(None) => core.get_damaged(cid, &found.segment, found.at.position, &entry)?.as_ref().map(part),
+            Err(error) => return Err(core.read_failed(error)),
+        };
+        Ok(read.inspect(|part| core.counts.disk_hit(&part.data)))
     }
 }
 
