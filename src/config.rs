@@ -20,7 +20,8 @@ mod tests;
 
 pub use self::document::{default_file, edit, markdown};
 pub use self::keys::{
-    ApiConfig, Config, FetchConfig, ImportConfig, KEYS, Key, LogConfig, MountConfig, NetworkConfig, StoreConfig,
+    ApiConfig, Config, FetchConfig, ImportConfig, KEYS, Key, LogConfig, MountConfig, NetworkConfig, PrefetchConfig,
+    StoreConfig,
 };
 pub use self::kind::{
     DhtMode, ImportProfile, Kind, LogFormat, MountProfile, NetworkProfile, Provide, Raw, Watermarks, format_size,

@@ -17,6 +17,7 @@ mod filesystem;
 mod flight;
 mod mountpoint;
 mod options;
+mod push;
 mod requests;
 mod serving;
 mod shared;
@@ -38,9 +39,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::filesystem::CidFs;
 use self::mountpoint::Mounted;
+use self::push::KernelCaches;
 use self::serving::Copies;
 use self::shared::Shared;
-use crate::prefetch::Prefetch;
+use crate::prefetch::{Prefetch, Push};
 use crate::tree::{Inodes, Tree};
 
 /// Why a directory cannot be mounted on.
@@ -146,10 +148,15 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
         (Some(runtime), handle)
     };
     let counts = Arc::new(RequestCounts::default());
+    let inodes = Arc::new(Inodes::new());
+    let caches = Arc::new(KernelCaches::new(path.clone()));
+    // Where the kernel reads files by itself, it has its own pages of them.
+    let push = (options.profile == Profile::Training).then(|| caches.clone() as Arc<dyn Push>);
+    let prefetch = Prefetch::new(tree.clone(), inodes.clone(), push, options.prefetch.clone(), runtime.clone());
     let shared = Arc::new(Shared {
-        prefetch: Prefetch::new(tree.clone(), runtime.clone()),
+        prefetch,
         tree,
-        inodes: Inodes::new(),
+        inodes,
         options: options.clone(),
         counts: counts.clone(),
         flights: Arc::default(),
@@ -166,6 +173,7 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
     // Who may look inside is the kernel's to decide.
     let session = fuser::Session::from_fd(CidFs { shared: shared.clone() }, connection, fuser::SessionACL::All, config)
         .map_err(failed)?;
+    caches.connect(session.notifier());
     let (tell_result, result) = std::sync::mpsc::channel();
     let over = CancellationToken::new();
     let cancel_when_over = over.clone().drop_guard();
@@ -218,6 +226,11 @@ impl Mount {
         &self.counts
     }
 
+    /// What is brought ahead of its readers.
+    pub fn prefetch(&self) -> &Prefetch {
+        &self.shared.prefetch
+    }
+
     /// How many inodes the kernel knows.
     pub fn inode_count(&self) -> usize {
         self.shared.inodes.len()
@@ -248,6 +261,7 @@ impl Mount {
     ) -> io::Result<()> {
         // Taken once: a mount is not taken down again when it is dropped.
         let Some(session) = self.session.take() else { return Ok(()) };
+        self.shared.prefetch.stop();
         self.mounted.detach()?;
         let mut result = wait(self);
         if matches!(result, Err(RecvTimeoutError::Timeout)) {

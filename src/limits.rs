@@ -145,6 +145,31 @@ pub const MAX_SKIPPED_WORDS: u64 = 1 << 34;
 /// Symbolic links that one path is followed through, as Linux has it.
 pub const MAX_SYMLINK_HOPS: usize = 40;
 
+/// Names of directories that are held to tell in which order their files are read: some 30 MB where all are in use. A
+/// directory of more names is read without looking ahead in it.
+pub const MAX_WATCHED_NAMES: usize = 1 << 18;
+
+/// What prefetch reads from the disk, or pushes, at a time: a reader's own request waits for one such piece at most, which
+/// takes about a millisecond.
+pub const PREFETCH_BATCH_BYTES: u64 = 2 << 20;
+
+/// Files in such a piece, however small.
+pub const PREFETCH_BATCH_FILES: usize = 256;
+
+/// What is brought ahead of one reader of many files, in bytes: the reader takes some ten milliseconds for it from RAM, and
+/// more would only push out what comes after.
+pub const PREFETCH_WINDOW_BYTES: u64 = 32 << 20;
+
+/// Orders of files that are followed in one mount at a time: more readers than a machine has cores would share its disk badly.
+pub const MAX_FOLLOWED_ORDERS: usize = 64;
+
+/// Roots whose readers are watched in one mount, those read last.
+pub const MAX_WATCHED_ROOTS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(16).unwrap();
+
+/// Bits that say which files of a root were read in a pass: 512 KiB. In a tree of a million files every fifth shares its bit
+/// with another, and is left to whoever reads it.
+pub const PREFETCH_PASS_BITS: usize = 1 << 22;
+
 /// The size from which the serving profile copies a file to hand it to the kernel: below, a copy saves less than the
 /// opens that it slows.
 pub const MIN_COPIED_FILE_BYTES: u64 = 16 * 1024 * 1024;

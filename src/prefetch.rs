@@ -1,202 +1,320 @@
-//! Prefetch: what will be read next, brought into the RAM tier before it is asked for.
+//! Prefetch: what will be read next, brought where reading it costs least before it is asked for.
 //!
-//! Within a file: a reader whose requests follow each other is read ahead of, by a window that doubles from
-//! [`MIN_WINDOW_BYTES`] to [`MAX_WINDOW_BYTES`] while it keeps following; a reader that jumps is left alone. Several readers
-//! of one file, and one that maps it, are told apart by where they are. Requests of one reader may arrive a little out of
-//! order, for the kernel asks ahead on several threads.
+//! It watches three things. *Within a file* ([`streams`]): a reader whose requests follow each other, forward, backward or at
+//! equal distances, is read ahead of into the RAM tier. *Among files* ([`siblings`]): files that are taken in an order of their
+//! directory, and of the directories after it, are pushed into the kernel's page cache before they are opened, so that
+//! reading them costs no request. *Over a tree* ([`epoch`]): where its files are read once each in no order, the rest is
+//! brought in the order of the disk. Whoever knows the order better hands it over as a *plan* ([`Prefetch::follow`]).
 //!
-//! A reader is never waited for and never made to wait: [`Prefetch::note`] takes a short lock and at most queues a job.
-//! At most [`MAX_JOBS`] jobs run, on threads of the runtime that may block; what does not find a free one is not prefetched.
+//! A file that was pushed is read without a word to us, so now and then one is pushed without its first page; the request for
+//! that page is a *tripwire* that tells how far the reader is ([`follower`]). What is pushed ahead of it is bounded by a window
+//! that grows as it proves right, by what the machine's memory can spare ([`budget`]), and by `prefetch.memory_bytes`.
+//!
+//! A reader is never waited for and never made to wait: what the threads of the mount call takes a short lock and at most queues
+//! a task. Tasks run on threads that answer no reader ([`worker`]), and while a reader waits for the disk, one piece at a time is
+//! under way for us, so nobody's request is delayed by more than that one. Prefetch does not know the kernel: it pushes
+//! through [`Push`].
+
+mod budget;
+mod directories;
+mod engine;
+mod epoch;
+mod follower;
+mod pattern;
+mod push;
+mod report;
+mod siblings;
+mod streams;
+mod upcoming;
+mod worker;
 
 pub mod plan;
 pub mod warmup;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
-use crate::fetch::Priority;
-use crate::limits::MAX_PREFETCHED_FILES;
-use crate::tree::{Location, Tree};
+pub use self::push::{PAGE_BYTES, Push};
+pub use self::report::RootReport;
+pub use self::upcoming::{Fate, Progress, Upcoming};
 
-/// The first window, in bytes: one request of the kernel.
-const MIN_WINDOW_BYTES: u64 = 1 << 20;
-/// The largest window, in bytes: more would only push out of the RAM tier what was read ahead elsewhere.
-const MAX_WINDOW_BYTES: u64 = 8 << 20;
-/// How far out of order requests of one reader may come, in bytes: what the kernel has in flight.
-const DISORDER_BYTES: u64 = 2 << 20;
-/// Readers of one file that are told apart.
-const STREAMS: usize = 4;
-/// Requests in a row that make a reader sequential.
-const RUN: u32 = 2;
-/// Jobs at a time: enough to keep a disk busy, and a core free for readers.
-const MAX_JOBS: usize = 2;
-/// How much a job reads at a time, in bytes.
-const PIECE_BYTES: u64 = 1 << 20;
+use self::budget::Memory;
+use self::directories::Directories;
+use self::engine::{Begun, State};
+use self::streams::File;
+use self::worker::Turns;
+use crate::block::Cid;
+use crate::config::PrefetchConfig;
+use crate::limits::{MAX_PREFETCHED_FILES, MAX_WATCHED_ROOTS};
+use crate::tree::{Inode, Inodes, Location, ROOT_INODE, Tree};
 
-/// Watches reads, and reads ahead.
+/// The largest window within a file whose blocks are on this machine, in bytes: more would only push out of the RAM tier what
+/// was read ahead elsewhere.
+const LOCAL_WINDOW_BYTES: u64 = 8 << 20;
+/// Jobs within files at a time: enough to keep a disk busy, and a core free for readers.
+const MAX_FILE_JOBS: usize = 2;
+
+/// What of prefetch is on, and what it may take.
+#[allow(clippy::struct_excessive_bools, reason = "each mechanism is turned off by itself, to see what it is worth")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether to read ahead within files.
+    pub files: bool,
+    /// Whether to recognise orders of files.
+    pub siblings: bool,
+    /// Whether to recognise epochs.
+    pub epochs: bool,
+    /// Whether to push into the kernel's page cache.
+    pub push: bool,
+    /// Whether to make the kernel learn names ahead.
+    pub names: bool,
+    /// The most bytes that are pushed and not known to be read.
+    pub memory_bytes: u64,
+    /// The most bytes that are asked of other machines at a time.
+    pub flight_bytes: u64,
+}
+
+impl From<&PrefetchConfig> for Settings {
+    fn from(config: &PrefetchConfig) -> Settings {
+        let PrefetchConfig { files, siblings, epochs, push, names, memory_bytes, flight_bytes } = *config;
+        Settings { files, siblings, epochs, push, names, memory_bytes, flight_bytes }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings::from(&PrefetchConfig::default())
+    }
+}
+
+/// Watches the reads of one mount, and brings what comes next. Cheap to clone: clones share everything.
+#[derive(Clone)]
 pub struct Prefetch {
+    inner: Arc<Inner>,
+}
+
+/// What the threads at work share.
+pub(in crate::prefetch) struct Inner {
     tree: Tree,
+    inodes: Arc<Inodes>,
+    push: Option<Arc<dyn Push>>,
+    settings: Settings,
+    ram_bytes: u64,
     runtime: Handle,
-    files: Mutex<LruCache<Location, File>>,
-    jobs: Arc<AtomicUsize>,
+    directories: Arc<Directories>,
+    state: Mutex<State>,
+    files: Mutex<Files>,
+    memory: Memory,
+    path: Mutex<worker::Path>,
+    /// Readers that wait for an answer.
+    waiting: AtomicUsize,
+    file_jobs: AtomicUsize,
+    pushed: AtomicU64,
+    pushing: Turns,
+    introducing: Mutex<()>,
+    stop: CancellationToken,
 }
 
-#[derive(Default)]
-struct File {
-    streams: Vec<Stream>,
+/// Files that are read in more than one request, and what was done for them by root.
+struct Files {
+    watched: LruCache<Location, (Cid, File)>,
+    sums: LruCache<Cid, RootReport>,
 }
 
-/// A reader of a file.
-struct Stream {
-    /// The end of what it has read.
-    end: u64,
-    /// How many requests have followed each other.
-    run: u32,
-    window: u64,
-    /// The end of what is read ahead, or asked for.
-    ahead: u64,
+/// A request that a reader waits for; its drop is the answer.
+pub struct Waiting(Arc<Inner>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Prefetch {
-    /// Reads ahead in files of `tree`, on blocking threads of `runtime`.
-    pub fn new(tree: Tree, runtime: Handle) -> Prefetch {
-        Prefetch { tree, runtime, files: Mutex::new(LruCache::new(MAX_PREFETCHED_FILES)), jobs: Arc::default() }
+    /// Watches reads of files of `tree` by their `inodes`, and pushes through `push` where that is given. Work is done on
+    /// blocking threads of `runtime`.
+    pub fn new(
+        tree: Tree,
+        inodes: Arc<Inodes>,
+        push: Option<Arc<dyn Push>>,
+        settings: Settings,
+        runtime: Handle,
+    ) -> Prefetch {
+        let directories = Arc::new(Directories::new(tree.clone(), inodes.clone(), runtime.clone()));
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+        let files = Files { watched: LruCache::new(MAX_PREFETCHED_FILES), sums: LruCache::new(MAX_WATCHED_ROOTS) };
+        let inner = Inner {
+            ram_bytes: tree.fetch().store().ram_budget(),
+            tree,
+            inodes,
+            push,
+            state: Mutex::new(State::new(settings.clone(), directories.clone())),
+            settings,
+            runtime,
+            directories,
+            files: Mutex::new(files),
+            memory: Memory::new(),
+            path: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            file_jobs: AtomicUsize::new(0),
+            pushed: AtomicU64::new(0),
+            // On two cores readers keep one.
+            pushing: Turns::new((cores / 2).max(1)),
+            introducing: Mutex::new(()),
+            stop: CancellationToken::new(),
+        };
+        Prefetch { inner: Arc::new(inner) }
     }
 
-    /// Takes note of a read of `len` bytes at `offset` of `file`, which has `size`.
-    pub fn note(&self, file: &Location, size: u64, offset: u64, len: u64) {
-        // What one request holds needs no reading ahead.
-        if size <= len {
-            return;
+    /// Takes note of a read of `len` bytes at `offset` of the file `number`, before it is answered. Until the result is
+    /// dropped, the reader waits.
+    pub fn note(&self, number: u64, inode: &Inode, offset: u64, len: u64) -> Waiting {
+        let inner = &self.inner;
+        inner.waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(inner.clone());
+        let size = inode.attr.size;
+        let is_whole = offset == 0 && len >= size;
+        let watches_files = inner.settings.siblings || inner.settings.epochs;
+        let now = Instant::now();
+        let mut begun = None;
+        if offset == 0 && watches_files {
+            begun = Some(self.begun(number, inode));
         }
-        let range = {
-            let mut files = self.files.lock();
-            if !files.contains(file) {
-                files.put(file.clone(), File::default());
+        let finished = is_whole || self.note_within(number, inode, offset, len);
+        if !watches_files || (begun.is_none() && !finished) {
+            return waiting;
+        }
+        let file = begun.clone().unwrap_or_else(|| self.begun(number, inode));
+        {
+            let mut state = inner.state.lock();
+            if begun.is_some() {
+                state.begun(&file, now);
             }
-            files.get_mut(file).and_then(|streams| streams.note(size, offset, offset.saturating_add(len).min(size)))
-        };
-        let Some((from, to)) = range else { return };
-        if self.jobs.fetch_add(1, Ordering::Relaxed) >= MAX_JOBS {
-            self.jobs.fetch_sub(1, Ordering::Relaxed);
-            return;
+            if finished {
+                state.finished(&file, now);
+            }
+            if state.workers > 0 || !state.has_work() {
+                return waiting;
+            }
         }
-        let (tree, runtime, jobs, file) = (self.tree.clone(), self.runtime.clone(), self.jobs.clone(), file.clone());
-        self.runtime.spawn_blocking(move || {
-            let mut at = from;
-            while at < to {
-                let len = PIECE_BYTES.min(to - at);
-                // The bytes stay in the RAM tier. What fails here fails again for the reader, who is told.
-                if runtime.block_on(tree.read(&file, at, len as usize, Priority::ReadAhead)).is_err() {
-                    break;
+        inner.wake();
+        waiting
+    }
+
+    fn begun(&self, number: u64, inode: &Inode) -> Begun {
+        let inodes = &self.inner.inodes;
+        let mut above = smallvec::SmallVec::new();
+        if inode.parent != ROOT_INODE {
+            above.push(inode.parent);
+            above.extend(inodes.ancestors(inode.parent));
+        }
+        let top = above.last().and_then(|top| inodes.get(*top));
+        let root = top.map_or_else(|| inode.location.cid.clone(), |top| top.location.cid);
+        Begun { number, size: inode.attr.size, root, above }
+    }
+
+    /// Takes note of a request within a file that is read in several; says whether it was read from beginning to end.
+    fn note_within(&self, number: u64, inode: &Inode, offset: u64, len: u64) -> bool {
+        let inner = &self.inner;
+        let size = inode.attr.size;
+        let end = offset.saturating_add(len).min(size);
+        if end <= offset {
+            return false;
+        }
+        let limit = inner.path.lock().holds(inner.settings.flight_bytes, Instant::now()).max(LOCAL_WINDOW_BYTES);
+        let said = {
+            let mut files = inner.files.lock();
+            let files = &mut *files;
+            if !files.watched.contains(&inode.location) {
+                let root = self.begun(number, inode).root;
+                if let Some((_, (root, file))) = files.watched.push(inode.location.clone(), (root, File::default())) {
+                    let sums = files.sums.get_or_insert_mut(root, RootReport::default);
+                    sums.wasted_bytes += file.unread();
                 }
-                at += len;
             }
-            jobs.fetch_sub(1, Ordering::Relaxed);
+            let Some((root, file)) = files.watched.get_mut(&inode.location) else { return false };
+            let limit = if file.is_remote { limit } else { LOCAL_WINDOW_BYTES };
+            let said = file.note(size, offset, end, limit);
+            if said.useful > 0 || !said.ahead.is_empty() {
+                let ahead: u64 = said.ahead.iter().map(|(from, to)| to - from).sum();
+                let sums = files.sums.get_or_insert_mut(root.clone(), RootReport::default);
+                sums.useful_bytes += said.useful;
+                sums.read_ahead_bytes += if inner.settings.files { ahead } else { 0 };
+            }
+            said
+        };
+        if inner.settings.files && !said.ahead.is_empty() {
+            self.read_ahead(inode.location.clone(), said.ahead);
+        }
+        said.finished
+    }
+
+    fn read_ahead(&self, file: Location, ranges: Vec<(u64, u64)>) {
+        let inner = self.inner.clone();
+        if inner.file_jobs.fetch_add(1, Ordering::Relaxed) >= MAX_FILE_JOBS {
+            inner.file_jobs.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        self.inner.runtime.spawn_blocking(move || {
+            let is_remote = inner.read_ranges(&file, &ranges);
+            inner.file_jobs.fetch_sub(1, Ordering::Relaxed);
+            if let Some((_, watched)) = inner.files.lock().watched.peek_mut(&file) {
+                watched.is_remote |= is_remote;
+            }
         });
     }
-}
 
-impl File {
-    /// What to read ahead after a request for `offset..end`.
-    fn note(&mut self, size: u64, offset: u64, end: u64) -> Option<(u64, u64)> {
-        let follows = |stream: &Stream| offset <= stream.end + DISORDER_BYTES && end + DISORDER_BYTES >= stream.end;
-        let index = self.streams.iter().position(follows);
-        // The stream that moved last is at the back.
-        let Some(index) = index else {
-            if self.streams.len() == STREAMS {
-                self.streams.remove(0);
-            }
-            self.streams.push(Stream { end, run: 0, window: MIN_WINDOW_BYTES, ahead: end });
-            return None;
+    /// Follows a plan: the files of `order` are brought ahead of readers, a window of them at a time, and the window moves as
+    /// readers come to them. `root` is the root that the files are below; it has one plan at a time, and another replaces it.
+    ///
+    /// The iterator is pulled some hundred files ahead, on a thread that may block on the disk; it may be endless, as where one
+    /// epoch follows another. It is dropped when it has come to its end, when readers read other files than it says, or with
+    /// [`Prefetch::unfollow`]; the [`Progress`] tells which.
+    pub fn follow(&self, root: &Cid, order: impl Iterator<Item = Upcoming> + Send + 'static) -> Arc<Progress> {
+        let progress = self.inner.state.lock().follow(root.clone(), Box::new(order), Instant::now());
+        self.inner.wake();
+        progress
+    }
+
+    /// Follows the plan for `root` no more.
+    pub fn unfollow(&self, root: &Cid) {
+        self.inner.state.lock().unfollow(root);
+    }
+
+    /// What was done for each root whose files were read, and goes on.
+    pub fn report(&self) -> Vec<RootReport> {
+        let mut reports = self.inner.state.lock().report(Instant::now());
+        let files = self.inner.files.lock();
+        let mut add = |root: &Cid, report: &RootReport| match reports.iter_mut().find(|(other, _)| other == root) {
+            Some((_, sum)) => sum.add(report),
+            None => reports.push((root.clone(), report.clone())),
         };
-        let mut stream = self.streams.remove(index);
-        let moved = end > stream.end;
-        stream.end = stream.end.max(end);
-        stream.ahead = stream.ahead.max(stream.end);
-        let mut range = None;
-        if moved {
-            stream.run += 1;
-            let wanted = stream.end.saturating_add(stream.window).min(size);
-            // Half a window at a time, so that jobs are worth their start.
-            if stream.run >= RUN
-                && stream.ahead < wanted
-                && wanted - stream.ahead >= (stream.window / 2).min(size - stream.ahead)
-            {
-                range = Some((stream.ahead, wanted));
-                stream.ahead = wanted;
-                stream.window = (stream.window * 2).min(MAX_WINDOW_BYTES);
+        for (root, sums) in &files.sums {
+            add(root, sums);
+        }
+        for (_, (root, file)) in files.watched.iter().rev() {
+            if let Some((pattern, window_bytes)) = file.pattern() {
+                let pattern = format!("{pattern} within files");
+                add(root, &RootReport { pattern, window_bytes, wasted_bytes: file.wasted, ..RootReport::default() });
             }
         }
-        self.streams.push(stream);
-        range
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: u64 = 1 << 20;
-
-    fn read(file: &mut File, offset: u64, len: u64) -> Option<(u64, u64)> {
-        file.note(1000 * MIB, offset, offset + len)
+        reports.sort_by(|(a, _), (b, _)| a.cmp(b));
+        reports.into_iter().map(|(root, report)| RootReport { root: root.to_string(), ..report }).collect()
     }
 
-    #[test]
-    fn a_reader_that_goes_on_is_read_ahead_of_by_a_growing_window() {
-        let mut file = File::default();
-        assert_eq!(read(&mut file, 0, MIB), None);
-        let mut ahead = 0;
-        let mut largest = 0;
-        for request in 1..100 {
-            if let Some((from, to)) = read(&mut file, request * MIB, MIB) {
-                assert!(
-                    from >= (request + 1) * MIB && from >= ahead,
-                    "nothing is read twice, and nothing behind the reader"
-                );
-                ahead = to;
-                largest = largest.max(to - (request + 1) * MIB);
-            }
-        }
-        assert_eq!(largest, MAX_WINDOW_BYTES);
-        assert!(ahead > 100 * MIB);
+    /// The bytes that were pushed into the kernel's page cache.
+    pub fn pushed_bytes(&self) -> u64 {
+        self.inner.pushed.load(Ordering::Relaxed)
     }
 
-    #[test]
-    fn a_reader_that_jumps_is_left_alone() {
-        let mut file = File::default();
-        for request in 1..200_u64 {
-            assert_eq!(read(&mut file, request * 7919 % 997 * MIB, 4096), None, "request {request}");
-        }
-    }
-
-    #[test]
-    fn interleaved_readers_and_disordered_requests_are_followed() {
-        let mut file = File::default();
-        let mut jobs = [0; 3];
-        for step in 0..50 {
-            // Pairs of requests change places.
-            let at = (step ^ 1) * MIB;
-            for (reader, base) in [0, 300 * MIB, 600 * MIB].into_iter().enumerate() {
-                jobs[reader] += usize::from(read(&mut file, base + at, MIB).is_some());
-            }
-        }
-        assert!(jobs.iter().all(|jobs| *jobs >= 5), "{jobs:?}");
-    }
-
-    #[test]
-    fn nothing_is_read_past_the_end() {
-        let mut file = File::default();
-        let size = 10 * MIB + 5;
-        for request in 0..11 {
-            if let Some((from, to)) = file.note(size, request * MIB, ((request + 1) * MIB).min(size)) {
-                assert!(from < to && to <= size);
-            }
-        }
+    /// Begins nothing more. What is under way ends by itself.
+    pub fn stop(&self) {
+        self.inner.stop.cancel();
     }
 }

@@ -125,6 +125,24 @@ settings! {
         /// How long a read waits, counted from its last progress, before it fails.
         timeout: Span = "60s",
     }
+    /// What is brought ahead of readers.
+    prefetch: PrefetchConfig {
+        /// Whether to read ahead within a file whose reader goes on, back, or on at equal steps.
+        files: Flag = "true",
+        /// Whether to bring the next files where files are read in an order of their directory.
+        siblings: Flag = "true",
+        /// Whether to bring the rest of a tree whose files are being read once each, in any order.
+        epochs: Flag = "true",
+        /// Whether to put files that will be read into the kernel's page cache before they are opened.
+        push: Flag = "true",
+        /// Whether to have the kernel learn the names in a directory before its reader comes to it.
+        names: Flag = "true",
+        /// The most bytes of page cache that are filled ahead of readers. However high, only half of the memory that the machine
+        /// can spare is used, and nothing while programs wait for memory.
+        memory_bytes: SizeLimit = "unlimited",
+        /// The most bytes that are asked of other machines ahead of readers at a time.
+        flight_bytes: Size = "64MiB",
+    }
     /// What a mount is where its options (`cidfs mount -o`) do not say otherwise.
     mount: MountConfig {
         /// What the mount is tuned for: `training` for many files that are read again and again, `serving` for large

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use crate::config::{MountConfig, MountProfile};
 use crate::fuse::{self, MountOptions, Profile, RequestKind};
+use crate::prefetch::{self, Prefetch, RootReport};
 
 /// The mounts of a daemon.
 #[derive(Clone)]
@@ -80,6 +81,7 @@ pub fn options(config: &crate::config::Config) -> MountOptions {
         read_ahead_bytes,
         allow_other,
         timeout: config.fetch.timeout,
+        prefetch: prefetch::Settings::from(&config.prefetch),
         ..MountOptions::default()
     }
 }
@@ -142,6 +144,23 @@ impl Mounts {
     /// All mounts, in the order of their mountpoints.
     pub fn list(&self) -> Vec<MountReport> {
         self.table.lock().iter().map(|(path, mounted)| mounted.report(path)).collect()
+    }
+
+    /// What brings files ahead of the readers of each mount.
+    pub fn prefetches(&self) -> Vec<Prefetch> {
+        self.table.lock().values().map(|mounted| mounted.mount.prefetch().clone()).collect()
+    }
+
+    /// What was brought ahead for each root, over all mounts.
+    pub fn prefetch_report(&self) -> Vec<RootReport> {
+        let mut roots: BTreeMap<String, RootReport> = BTreeMap::new();
+        for report in self.prefetches().iter().flat_map(Prefetch::report) {
+            match roots.get_mut(&report.root) {
+                Some(sum) => sum.add(&report),
+                None => drop(roots.insert(report.root.clone(), report)),
+            }
+        }
+        roots.into_values().collect()
     }
 
     /// How many mounts there are, made or in the making, as it changes.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::prefetch;
+
 /// What a mount is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Profile {
@@ -35,6 +37,8 @@ pub struct MountOptions {
     pub copies_dir: Option<PathBuf>,
     /// How long a request may wait, after its last progress, for a block that is not on this machine.
     pub timeout: Duration,
+    /// What is brought ahead of readers.
+    pub prefetch: prefetch::Settings,
 }
 
 impl Default for MountOptions {
@@ -49,6 +53,7 @@ impl Default for MountOptions {
             read_ahead_bytes: 1 << 20,
             copies_dir: None,
             timeout: crate::config::FetchConfig::default().timeout,
+            prefetch: prefetch::Settings::default(),
         }
     }
 }

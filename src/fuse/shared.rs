@@ -42,7 +42,7 @@ const STAT_BLOCK_BYTES: u64 = 512;
 /// What requests that outlive their thread hold on to.
 pub(super) struct Shared {
     pub tree: Tree,
-    pub inodes: Inodes,
+    pub inodes: Arc<Inodes>,
     pub options: MountOptions,
     pub counts: Arc<RequestCounts>,
     pub flights: Arc<Flights>,
@@ -161,8 +161,6 @@ impl Shared {
         Ok(listed.into_iter().zip(attrs).map(row).collect())
     }
 }
-
-impl Shared {}
 
 /// How long the kernel may keep what `name` in the directory `number` leads to.
 pub(super) fn entry_ttl(number: u64, name: &[u8]) -> Duration {

@@ -57,6 +57,19 @@ impl Ram {
         kind[shard].lock().insert(hash, data, memory as u64 + OVERHEAD_BYTES);
     }
 
+    /// Keeps a copy of a block where there is room without dropping another.
+    pub fn insert_spare(&self, cid: &Cid, data: &Bytes) {
+        let hash = Hash::from_slice(cid.multihash());
+        let shard = self.shard(&hash);
+        let kind = if is_leaf(cid) { &self.leaves } else { &self.nodes };
+        let weight = data.len() as u64 + OVERHEAD_BYTES;
+        let mut shard = kind[shard].lock();
+        if shard.bytes + weight <= shard.budget {
+            // Copied: it is a slice of many that were read together.
+            shard.insert(hash, Bytes::copy_from_slice(data), weight);
+        }
+    }
+
     /// Forgets a block.
     pub fn remove(&self, multihash: &[u8]) {
         let hash = Hash::from_slice(multihash);

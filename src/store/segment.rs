@@ -263,10 +263,15 @@ impl Segment {
         let start = first * CHECKSUM_PIECE_BYTES;
         let end = (last * CHECKSUM_PIECE_BYTES).min(entry.data_len as usize);
         let data_at = u64::from(entry.offset) + u64::from(entry.head_len);
-        self.last_use.store(roots::now(), Ordering::Relaxed);
+        self.touch();
         let Some((data, memory)) = self.read(data_at + start as u64, end - start)? else { return Ok(None) };
         let sound = data.chunks(CHECKSUM_PIECE_BYTES).map(crc32c::crc32c).eq(sums[first..last].iter().copied());
         Ok(sound.then(|| (data.slice(from - start..to - start), memory)))
+    }
+
+    /// Takes note that it is read now.
+    pub fn touch(&self) {
+        self.last_use.store(roots::now(), Ordering::Relaxed);
     }
 
     /// Bytes of the segment file, and the memory that holds them. `None` where the file ends before they do.

@@ -48,6 +48,11 @@ pub struct Blocks {
 }
 
 impl Store {
+    /// What the RAM tier may take, in bytes.
+    pub fn ram_budget(&self) -> u64 {
+        self.core().config.ram_bytes
+    }
+
     /// The store in numbers.
     pub fn stat(&self) -> Result<Stat, StoreError> {
         let core = self.core();

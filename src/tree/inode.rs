@@ -5,11 +5,16 @@
 //! only. Both are hashes: the same on every mount and after every restart. Where two things hash to one number, the
 //! second takes the next that is free.
 //!
-//! An entry lives from its first lookup until the kernel has forgotten every lookup; it costs about 150 bytes.
+//! An entry lives from its first lookup until the kernel has forgotten every lookup; it costs about 170 bytes.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry as Slot;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::{Attr, Entry, FileKind, Location, TreeError};
 use crate::limits::MAX_DIRECTORY_DEPTH;
@@ -29,6 +34,8 @@ pub struct Inode {
     pub attr: Attr,
     /// How many directories are above it, the mount's root included.
     pub depth: u16,
+    /// The directory that it was last looked up in.
+    pub parent: u64,
 }
 
 struct Record {
@@ -36,6 +43,8 @@ struct Record {
     /// Two directories are one only if their paths are; 0 for everything else.
     path_hash: u64,
     lookups: u64,
+    /// A directory's name; empty for everything else, which may have several.
+    name: Box<[u8]>,
     inode: Inode,
 }
 
@@ -64,14 +73,16 @@ impl Inodes {
             let mut shard = self.shard(number).lock();
             match shard.entry(number, |record| record.number == number, |record| record.number) {
                 Slot::Vacant(slot) => {
-                    let inode = Inode { location: entry.location.clone(), attr: entry.attr, depth: depth + 1 };
-                    slot.insert(Box::new(Record { number, path_hash, lookups: 1, inode }));
+                    let inode = Inode { location: entry.location.clone(), attr: entry.attr, depth: depth + 1, parent };
+                    let name = if entry.attr.kind == FileKind::Directory { name.into() } else { Box::default() };
+                    slot.insert(Box::new(Record { number, path_hash, lookups: 1, name, inode }));
                     return Ok(number);
                 }
                 Slot::Occupied(mut slot) => {
                     let record = slot.get_mut();
                     if record.path_hash == path_hash && record.inode.location == entry.location {
                         record.lookups += 1;
+                        record.inode.parent = parent;
                         return Ok(number);
                     }
                 }
@@ -90,6 +101,40 @@ impl Inodes {
     pub fn get(&self, number: u64) -> Option<Inode> {
         let shard = self.shard(number).lock();
         shard.find(number, |record| record.number == number).map(|record| record.inode.clone())
+    }
+
+    /// The directories above `number`, from its parent up to one in the mount's root, which is left out. Ends early where the
+    /// kernel has forgotten one.
+    pub fn ancestors(&self, number: u64) -> SmallVec<[u64; 8]> {
+        let mut above = SmallVec::new();
+        let mut at = number;
+        while let Some(parent) = self.with(at, |record| record.inode.parent)
+            && parent != ROOT_INODE
+            && above.len() < MAX_DIRECTORY_DEPTH
+        {
+            above.push(parent);
+            at = parent;
+        }
+        above
+    }
+
+    /// The path of a directory below the mount's root. `None` where it is none, or the kernel has forgotten it.
+    pub fn path(&self, directory: u64) -> Option<PathBuf> {
+        let mut names = Vec::new();
+        let mut at = directory;
+        while at != ROOT_INODE {
+            let (name, parent) = self.with(at, |record| (record.name.clone(), record.inode.parent))?;
+            if name.is_empty() || names.len() > MAX_DIRECTORY_DEPTH {
+                return None;
+            }
+            names.push(name);
+            at = parent;
+        }
+        Some(names.iter().rev().map(|name| OsStr::from_bytes(name)).collect())
+    }
+
+    fn with<T>(&self, number: u64, take: impl FnOnce(&Record) -> T) -> Option<T> {
+        self.shard(number).lock().find(number, |record| record.number == number).map(|record| take(record))
     }
 
     /// Takes back `lookups` lookups of `number`.

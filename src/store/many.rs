@@ -1,0 +1,105 @@
+//! Reading many blocks at once, in the order of the disk.
+//!
+//! Blocks that were written one after the other lie one after the other, so a few hundred small ones that will be read
+//! together come in one request to the disk. What is read so passes the RAM tier by, unless that has room to spare: it is on
+//! its way to somewhere else, and would push out what is read again and again.
+
+use bytes::Bytes;
+
+use super::read::Found;
+use super::{Core, Store};
+use crate::block::{Block, Cid};
+use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_BLOCK_BYTES};
+
+/// What may lie between two blocks that are read in one request, in bytes: reading it is faster than asking twice.
+const MAX_GAP_BYTES: u64 = 32 * 1024;
+
+/// Where a block lies. What is in order of places is in the order of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    segment: u32,
+    offset: u32,
+}
+
+/// A block that is to be read, and where its data lies in its segment.
+struct Wanted {
+    index: usize,
+    found: Found,
+    start: u64,
+    end: u64,
+}
+
+impl Store {
+    /// Where the block lies on the disk; `None` where it is not there. Answered without reading the block.
+    pub fn place(&self, cid: &Cid) -> Option<Place> {
+        let found = self.core().find(cid.multihash()).ok()??;
+        let offset = found.entry.entry()?.offset;
+        Some(Place { segment: found.at.segment, offset })
+    }
+
+    /// The blocks that are here, each read and checked as by [`Store::get`], in few requests to the disk. What cannot be read
+    /// is left out, like what is not here: who wants it most will learn why.
+    pub fn get_many(&self, cids: &[Cid]) -> Vec<Option<Block>> {
+        let core = self.core();
+        let mut blocks: Vec<Option<Block>> = Vec::with_capacity(cids.len());
+        let mut wanted = Vec::new();
+        for (index, cid) in cids.iter().enumerate() {
+            let identity = Block::from_identity(cid);
+            let in_ram = || core.ram.get(cid).map(|data| Block::from_checked_record(cid.clone(), data));
+            blocks.push(identity.or_else(in_ram));
+            if blocks[index].is_none()
+                && let Ok(Some(found)) = core.find(cid.multihash())
+                && let Some(entry) = found.entry.entry()
+            {
+                let start = u64::from(entry.offset) + u64::from(entry.head_len);
+                let end = start + u64::from(entry.data_len);
+                wanted.push(Wanted { index, found, start, end });
+            }
+        }
+        wanted.sort_by_key(|wanted| (wanted.found.at.segment, wanted.start));
+        let together = |a: &Wanted, b: &Wanted| {
+            a.found.at.segment == b.found.at.segment && b.start.saturating_sub(a.end) <= MAX_GAP_BYTES
+        };
+        for near in wanted.chunk_by(together) {
+            let mut rest = near;
+            while let Some(first) = rest.first() {
+                let fits = |wanted: &&Wanted| wanted.end - first.start <= MAX_BLOCK_BYTES as u64;
+                let (run, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+                rest = after;
+                core.read_run(run, cids, &mut blocks);
+            }
+        }
+        blocks
+    }
+}
+
+impl Core {
+    /// Reads blocks that lie close together in one segment.
+    fn read_run(&self, run: &[Wanted], cids: &[Cid], blocks: &mut [Option<Block>]) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
+        let segment = &first.found.segment;
+        let end = run.iter().map(|wanted| wanted.end).max().unwrap_or(last.end);
+        let read = segment.read(first.start, (end - first.start) as usize);
+        segment.touch();
+        let data = read.ok().flatten().map(|(data, _)| data);
+        for wanted in run {
+            let cid = &cids[wanted.index];
+            let range = (wanted.start - first.start) as usize..(wanted.end - first.start) as usize;
+            let sound = data.as_ref().map(|data| data.slice(range)).filter(|data| is_sound(wanted, data));
+            let data = match sound {
+                Some(data) => {
+                    self.ram.insert_spare(cid, &data);
+                    Some(data)
+                }
+                // Damaged, or the disk failed: this way knows what to do about it.
+                None => self.get(cid).ok().flatten(),
+            };
+            blocks[wanted.index] = data.map(|data| Block::from_checked_record(cid.clone(), data));
+        }
+    }
+}
+
+fn is_sound(wanted: &Wanted, data: &Bytes) -> bool {
+    let Some(entry) = wanted.found.entry.entry() else { return false };
+    data.chunks(CHECKSUM_PIECE_BYTES).map(crc32c::crc32c).eq(entry.sums().iter().copied())
+}
