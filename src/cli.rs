@@ -14,6 +14,7 @@
 #![allow(clippy::doc_markdown, clippy::struct_excessive_bools, rustdoc::invalid_html_tags, rustdoc::bare_urls)]
 
 mod add;
+mod bitswap;
 mod block;
 mod car;
 mod cat;
@@ -102,6 +103,7 @@ enum Verb {
     Swarm(swarm::Arguments),
     Routing(routing::Arguments),
     Provide(routing::Provide),
+    Bitswap(bitswap::Arguments),
     Ping(ping::Arguments),
     Config(config::Arguments),
     Daemon(daemon::Arguments),
@@ -216,6 +218,7 @@ fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
             Verb::Swarm(arguments) => swarm::run(&arguments, &context).await,
             Verb::Routing(arguments) => routing::run(&arguments, &context).await,
             Verb::Provide(arguments) => routing::provide(&arguments, &context).await,
+            Verb::Bitswap(arguments) => bitswap::run(&arguments, &context).await,
             Verb::Ping(arguments) => ping::run(&arguments, &context).await,
             Verb::Config(arguments) => config::run(&arguments, &context).await,
             Verb::Shutdown(arguments) => shutdown::run(&arguments, &context).await,

@@ -13,6 +13,7 @@ mod announce;
 pub mod api;
 pub mod identity;
 pub mod mounts;
+mod network;
 pub mod repository;
 pub mod server;
 pub mod warmups;
@@ -24,9 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::repository::{Repository, RepositoryError};
 pub use self::server::{ServeError, serve};
-use crate::config::{Config, NetworkProfile, Provide, Settings};
+use crate::config::{Config, Provide, Settings};
 use crate::fetch::Fetch;
-use crate::limits::NETWORK_MEMORY_BYTES;
 use crate::net::{Net, NetError};
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
@@ -54,6 +54,9 @@ pub enum OpenError {
     /// The node does not start.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// The system gives no thread for fetches.
+    #[error("cannot start a thread for fetches: {0}")]
+    Threads(std::io::Error),
 }
 
 /// One running cidfs. Cheap to clone: clones share everything.
@@ -85,11 +88,10 @@ impl Daemon {
     pub fn open(repository: Repository, settings: Settings, role: Role) -> Result<Daemon, OpenError> {
         api::clean_uploads(repository.path());
         let store = Store::open(&repository.store(), &settings.config().store)?;
-        let fetch = Fetch::new(store.clone());
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        let net = start_net(&repository, settings.config(), role)?;
+        let (net, fetch) = network::start(&repository, settings.config(), role, &store)?;
         let inner = Inner {
             net,
             repository,
@@ -141,13 +143,15 @@ impl Daemon {
         self.inner.net.as_ref()
     }
 
-    /// Begins to announce what is here, where there is a node that does.
-    fn start_announcing(&self) {
+    /// Joins the store to the node: what enters the store goes to whoever waits for it, and is announced.
+    fn join_network(&self) {
+        let Some(net) = self.net() else { return };
         let provide = self.config().network.provide;
-        let Some(net) = self.net().filter(|net| net.routes() && provide != Provide::None) else { return };
-        let (watcher, entered) = announce::channel(provide);
-        self.store().watch(Some(Box::new(watcher)));
-        tokio::spawn(announce::run(self.clone(), net.clone(), entered));
+        let (entered, announced) = network::Entered::new(net, self.fetch(), provide);
+        self.store().watch(Some(Box::new(entered)));
+        if net.routes() && provide != Provide::None {
+            tokio::spawn(announce::run(self.clone(), net.clone(), announced));
+        }
     }
 
     /// The way to any block.
@@ -179,21 +183,4 @@ impl Daemon {
     pub fn stopping(&self) -> &CancellationToken {
         &self.inner.stop
     }
-}
-
-/// The node, as the settings have it.
-fn start_net(repository: &Repository, config: &Config, role: Role) -> Result<Option<Net>, OpenError> {
-    if role == Role::Verb || config.network.profile == NetworkProfile::Offline {
-        return Ok(None);
-    }
-    let identity = identity::load_or_make(repository.path())?;
-    let net = Net::start(crate::net::Options {
-        private_key: identity.to_bytes(),
-        config: config.network.clone(),
-        swarm_key: repository.path().join("swarm.key"),
-        agent: api::node::agent(),
-        memory_bytes: NETWORK_MEMORY_BYTES.saturating_add(config.store.ram_bytes as usize),
-        routers: Vec::new(),
-    })?;
-    Ok(Some(net))
 }

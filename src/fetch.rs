@@ -18,6 +18,7 @@ pub mod car;
 mod failures;
 mod flight;
 mod keep;
+pub mod peers;
 pub mod pin;
 mod places;
 mod recent;
@@ -93,7 +94,12 @@ pub struct Fetch {
     timeout: Duration,
     /// Whether what is fetched is kept, or the caller keeps it.
     keeps: bool,
+    /// Why there is nobody to ask, where there is nobody.
+    alone: &'static str,
 }
+
+/// Why there is nobody to ask, where nobody said otherwise.
+const OFF: &str = "there is nobody to ask: the network is off";
 
 /// What was fetched since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,7 +123,7 @@ pub struct FetchStat {
 impl Fetch {
     /// Fetches from `store`, and from nowhere else.
     pub fn new(store: Store) -> Fetch {
-        Fetch { store, flights: None, session: None, timeout: FetchConfig::default().timeout, keeps: true }
+        Fetch { store, flights: None, session: None, timeout: FetchConfig::default().timeout, keeps: true, alone: OFF }
     }
 
     /// Fetches from `store`, and from the sources that are [added](Fetch::add_source). Fetches run on `runtime`.
@@ -126,7 +132,7 @@ impl Fetch {
     /// Where the system gives no thread.
     pub fn networked(store: Store, config: &FetchConfig, runtime: Handle) -> std::io::Result<Fetch> {
         let flights = Some(Flights::new(store.clone(), runtime)?);
-        Ok(Fetch { store, flights, session: None, timeout: config.timeout, keeps: true })
+        Ok(Fetch { store, flights, session: None, timeout: config.timeout, keeps: true, alone: OFF })
     }
 
     /// One more source for what is not here; fetches that are under way ask it, too.
@@ -153,6 +159,12 @@ impl Fetch {
     #[must_use]
     pub fn unkept(&self) -> Fetch {
         Fetch { keeps: false, ..self.clone() }
+    }
+
+    /// The same, with other words for why there is nobody to ask.
+    #[must_use]
+    pub fn alone(&self, why: &'static str) -> Fetch {
+        Fetch { alone: why, ..self.clone() }
     }
 
     /// The store below.
@@ -211,10 +223,7 @@ impl Fetch {
         let flights = self.flights.as_ref().filter(|flights| !flights.sources().is_empty());
         match flights {
             Some(flights) => flights.join(cid, root, priority, self.timeout, self.keeps),
-            None => Err(FetchError::NotFound {
-                cid: cid.clone(),
-                tried: "there is nobody to ask: the network is off".into(),
-            }),
+            None => Err(FetchError::NotFound { cid: cid.clone(), tried: self.alone.into() }),
         }
     }
 

@@ -353,6 +353,21 @@ pub const MAX_RECORD_KEY_BYTES: usize = 9 + 2 + MAX_IDENTITY_DIGEST_BYTES;
 /// Keys of our own that are remembered as announced, to name ourselves when we are asked; more are announced and forgotten.
 pub const MAX_OWN_KEYS: usize = 65_536;
 
+/// Roots whose sessions with peers are kept for the next read: who had a root's blocks is worth remembering.
+pub const MAX_PEER_SESSIONS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(256).unwrap();
+
+/// Searches for providers that run at once.
+pub const MAX_SEARCHES: usize = 16;
+
+/// How long the outcome of a search for providers counts: it is not made again sooner.
+pub const SEARCH_MEMORY: Duration = Duration::from_secs(30);
+
+/// How often a fetch from peers looks whether anybody is left to ask.
+pub const PEERS_GLANCE: Duration = Duration::from_millis(250);
+
+/// How long nobody must have been left to ask before a fetch from peers gives up: a peer may be connecting.
+pub const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// Announcements that are under way at once: each asks dozens of peers.
 pub const ANNOUNCEMENTS_AT_ONCE: usize = 16;
 

@@ -43,9 +43,11 @@ use libp2p::identity::Keypair;
 use libp2p::kad::RecordKey;
 pub use libp2p::{Multiaddr, PeerId};
 use libp2p::{Swarm, relay, swarm};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use self::behaviour::{Behaviour, Parts};
+use self::bitswap::SessionId;
 pub use self::dht::Reach;
 pub use self::error::NetError;
 use self::node::{Node, Task};
@@ -92,6 +94,10 @@ pub struct Options {
     pub memory_bytes: usize,
     /// Other ways to find providers.
     pub routers: Vec<Arc<dyn Router>>,
+    /// What is served to peers.
+    pub blocks: Arc<dyn bitswap::Blocks>,
+    /// How bitswap is to behave.
+    pub bitswap: bitswap::Config,
 }
 
 /// A handle to the node.
@@ -107,6 +113,9 @@ struct Inner {
     routes: bool,
     shared: Arc<Shared>,
     routers: Vec<Arc<dyn Router>>,
+    bitswap: bitswap::Client,
+    /// For the one who looks for providers.
+    providers_wanted: Mutex<Option<mpsc::Receiver<(SessionId, Cid)>>>,
 }
 
 impl Net {
@@ -130,7 +139,9 @@ impl Net {
             near_only: plan.near_only,
             relay: relay_transport,
         })?;
+        let (bitswap, client) = bitswap::new(own, options.bitswap, options.blocks, &tokio::runtime::Handle::current());
         let parts = Parts {
+            bitswap,
             agent: options.agent,
             connections: options.config.max_connections,
             memory_bytes: options.memory_bytes,
@@ -149,6 +160,7 @@ impl Net {
             swarm.add_external_address(address.clone());
         }
         let (tasks, incoming) = mpsc::channel(NODE_TASKS);
+        let (searches, wanted) = mpsc::channel(NODE_TASKS);
         let inner = Inner {
             tasks,
             own,
@@ -156,9 +168,12 @@ impl Net {
             routes: plan.routes(),
             shared: shared.clone(),
             routers: options.routers,
+            bitswap: client.clone(),
+            providers_wanted: Mutex::new(Some(wanted)),
         };
         tracing::info!(peer = %own, profile = %plan.profile, "the node has started");
-        tokio::spawn(Node::new(swarm, plan, options.config.max_connections, shared).run(incoming));
+        let node = Node::new(swarm, plan, options.config.max_connections, shared, client, searches);
+        tokio::spawn(node.run(incoming));
         Ok(Net { inner: Arc::new(inner) })
     }
 
@@ -202,6 +217,30 @@ impl Net {
     /// The figures.
     pub fn counters(&self) -> &Counters {
         &self.inner.shared.counters
+    }
+
+    /// Bitswap.
+    pub fn bitswap(&self) -> &bitswap::Client {
+        &self.inner.bitswap
+    }
+
+    /// Has `tell` called whenever a peer is connected that was not, before whoever asked for the connection hears of it. It runs
+    /// on the node's task: it must be quick. The first one given stays.
+    pub fn when_connected(&self, tell: impl Fn() + Send + Sync + 'static) {
+        // There is one who wants to know.
+        let _ = self.inner.shared.when_connected.set(Box::new(tell));
+    }
+
+    /// Sessions of bitswap that know nobody who has a block, as it comes to that. For one who takes it: `None` later.
+    pub fn providers_wanted(&self) -> Option<mpsc::Receiver<(SessionId, Cid)>> {
+        self.inner.providers_wanted.lock().take()
+    }
+
+    /// Remembers where a provider is, for those who dial it by its name.
+    pub async fn learn(&self, provider: &Provider) {
+        let Provider { peer, addresses } = provider.clone();
+        // A node that has ended needs to learn nothing.
+        let _ = self.get(move |node| node.swarm.behaviour_mut().book.enter(peer, addresses)).await;
     }
 
     /// Asks the node's task something: `question` gets the node, and where to put the answer.

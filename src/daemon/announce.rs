@@ -16,36 +16,8 @@ use super::Daemon;
 use crate::block::Cid;
 use crate::config::Provide;
 use crate::fetch::walk::{Reach, Walk};
-use crate::limits::{ANNOUNCEMENT_RETRY, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_WAITING};
+use crate::limits::{ANNOUNCEMENT_RETRY, ANNOUNCEMENTS_AT_ONCE};
 use crate::net::{Net, NetError};
-use crate::store::{Pin, Watcher};
-
-/// What entered and is to be announced: blocks or roots, as the setting has it.
-pub(super) struct Entered {
-    provide: Provide,
-    waiting: mpsc::Sender<Cid>,
-}
-
-impl Watcher for Entered {
-    fn arrived(&self, block: &crate::block::Block) {
-        if self.provide == Provide::All {
-            // Where too many wait, the next round has it.
-            let _ = self.waiting.try_send(block.cid().clone());
-        }
-    }
-
-    fn pinned(&self, pin: &Pin) {
-        if matches!(self.provide, Provide::Roots | Provide::Pinned) {
-            let _ = self.waiting.try_send(pin.cid.clone());
-        }
-    }
-}
-
-/// What tells of what enters, and where it arrives.
-pub(super) fn channel(provide: Provide) -> (Entered, mpsc::Receiver<Cid>) {
-    let (waiting, entered) = mpsc::channel(ANNOUNCEMENTS_WAITING);
-    (Entered { provide, waiting }, entered)
-}
 
 /// Announces until the daemon ends.
 pub(super) async fn run(daemon: Daemon, net: Net, mut entered: mpsc::Receiver<Cid>) {

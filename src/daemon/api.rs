@@ -11,6 +11,7 @@
 //! ([`reply::blocking`], [`reply::stream`]).
 
 pub mod add;
+pub mod bitswap;
 pub mod block;
 mod body;
 mod car;
@@ -102,6 +103,9 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/swarm/peering/add", post(swarm::peering_add))
         .route("/swarm/peering/rm", post(swarm::peering_rm))
         .route("/swarm/peering/ls", post(swarm::peering_ls))
+        .route("/bitswap/stat", post(bitswap::stat))
+        .route("/bitswap/wantlist", post(bitswap::wantlist))
+        .route("/bitswap/ledger", post(bitswap::ledger))
         .route("/routing/findprovs", post(routing::findprovs))
         .route("/routing/findpeer", post(routing::findpeer))
         .route("/routing/provide", post(routing::provide))

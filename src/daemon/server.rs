@@ -72,7 +72,7 @@ pub async fn serve(daemon: Daemon, start: impl Future<Output = Result<(), ServeE
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         servers.spawn(served.into_future());
     }
-    daemon.start_announcing();
+    daemon.join_network();
     let started = start.await;
     if started.is_ok() {
         notify_supervisor("READY=1");

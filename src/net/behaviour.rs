@@ -8,6 +8,7 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, autonat, dcutr, identify, mdns, memory_connection_limits, ping, relay};
 
+use super::bitswap;
 use super::book::Book;
 use super::dht::{Dht, Reach};
 use super::probe::Probe;
@@ -31,6 +32,7 @@ pub(super) struct Behaviour {
     pub autonat: Toggle<autonat::v2::client::Behaviour>,
     pub relay: Toggle<relay::client::Behaviour>,
     pub dcutr: Toggle<dcutr::Behaviour>,
+    pub bitswap: bitswap::Behaviour,
 }
 
 /// What the protocols need beside the plan.
@@ -40,6 +42,7 @@ pub(super) struct Parts {
     /// How much memory the process may have before it takes no more connections.
     pub memory_bytes: usize,
     pub relay: Option<relay::client::Behaviour>,
+    pub bitswap: bitswap::Behaviour,
 }
 
 impl Behaviour {
@@ -75,6 +78,7 @@ impl Behaviour {
             autonat: plan.traversal.then(autonat::v2::client::Behaviour::default).into(),
             dcutr: parts.relay.is_some().then(|| dcutr::Behaviour::new(own)).into(),
             relay: parts.relay.into(),
+            bitswap: parts.bitswap,
         }
     }
 

@@ -18,13 +18,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::behaviour::{Behaviour, BehaviourEvent};
+use super::bitswap::SessionId;
 use super::dht::Reach;
 use super::lookups::{Lookups, Waiting, answer, dial_error};
 use super::peering::Peering;
 use super::profile::Plan;
 use super::report::{Connection, Counters, Identified, Shared};
 use super::trim::{self, Candidate};
-use super::{NetError, Provider, address};
+use super::{NetError, Provider, address, bitswap};
+use crate::block::Cid;
 use crate::config::Watermarks;
 use crate::limits::{BOOTSTRAP_INTERVAL, BOOTSTRAP_PEERS, NODE_TICK, SHUTDOWN_NODE, TRIM_INTERVAL};
 
@@ -37,6 +39,9 @@ pub(super) struct Node {
     pub plan: Plan,
     pub marks: Watermarks,
     pub shared: Arc<Shared>,
+    bitswap: bitswap::Client,
+    /// Sessions that know nobody go to whoever looks for providers.
+    searches: mpsc::Sender<(SessionId, Cid)>,
     connections: HashMap<ConnectionId, Link>,
     identified: HashMap<PeerId, Identified>,
     latencies: HashMap<PeerId, Duration>,
@@ -59,7 +64,14 @@ struct Link {
 
 impl Node {
     /// Around a swarm that listens already.
-    pub fn new(swarm: Swarm<Behaviour>, plan: Plan, marks: Watermarks, shared: Arc<Shared>) -> Node {
+    pub fn new(
+        swarm: Swarm<Behaviour>,
+        plan: Plan,
+        marks: Watermarks,
+        shared: Arc<Shared>,
+        bitswap: bitswap::Client,
+        searches: mpsc::Sender<(SessionId, Cid)>,
+    ) -> Node {
         let mut peering = Peering::default();
         let now = Instant::now();
         for (peer, plain) in plan.peering.iter().map(address::split) {
@@ -72,6 +84,8 @@ impl Node {
             plan,
             marks,
             shared,
+            bitswap,
+            searches,
             connections: HashMap::new(),
             identified: HashMap::new(),
             latencies: HashMap::new(),
@@ -166,11 +180,14 @@ impl Node {
         }
         let mut candidates = Vec::with_capacity(peers.len());
         for (peer, since) in peers {
-            let is_spared = self.peering.contains(&peer) || self.by_hand.contains(&peer);
+            let ledger = self.bitswap.ledger(peer);
+            let waits = ledger.as_ref().is_some_and(|ledger| !ledger.wantlist.is_empty());
+            let is_spared = waits || self.peering.contains(&peer) || self.by_hand.contains(&peer);
+            let exchanged_bytes = ledger.map_or(0, |ledger| ledger.sent_bytes + ledger.received_bytes);
             let behaviour = self.swarm.behaviour_mut();
             let mut routes = |reach| behaviour.dht(reach).is_some_and(|dht| dht.routes(peer));
             let routes = routes(Reach::Wan) || routes(Reach::Lan);
-            candidates.push(Candidate { peer, is_spared, routes, since });
+            candidates.push(Candidate { peer, is_spared, routes, exchanged_bytes, since });
         }
         let gone = trim::choose(candidates, self.marks, now);
         tracing::debug!(peers = gone.len(), "letting go of peers: there are too many");
@@ -211,7 +228,7 @@ impl Node {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_protocol(event),
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 let (address, is_inbound) = match endpoint {
                     ConnectedPoint::Dialer { address, .. } => (address, false),
                     ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, true),
@@ -220,6 +237,11 @@ impl Node {
                 let link = Link { peer: peer_id, address, is_inbound, since: Instant::now() };
                 self.connections.insert(connection_id, link);
                 self.peering.connected(&peer_id);
+                if num_established.get() == 1
+                    && let Some(tell) = self.shared.when_connected.get()
+                {
+                    tell();
+                }
                 if let Some((_, reply)) = self.dials.remove(&connection_id) {
                     answer(reply, Ok(peer_id));
                 }
@@ -287,6 +309,10 @@ impl Node {
                         let _ = self.dial(peer, Vec::new(), PeerCondition::DisconnectedAndNotDialing);
                     }
                 }
+            }
+            BehaviourEvent::Bitswap(bitswap::Event::ProvidersWanted { session, cid }) => {
+                // It is said again while nobody is found.
+                let _ = self.searches.try_send((session, cid));
             }
             BehaviourEvent::Autonat(event) => {
                 tracing::debug!(address = %event.tested_addr, server = %event.server, result = ?event.result, "reachability");
@@ -464,6 +490,7 @@ impl Node {
     /// The protocols that we speak.
     pub fn protocols(&mut self) -> Vec<String> {
         let mut all = vec!["/ipfs/id/1.0.0".to_owned(), "/ipfs/id/push/1.0.0".into(), "/ipfs/ping/1.0.0".into()];
+        all.extend(["1.0.0", "1.1.0", "1.2.0"].map(|version| format!("/ipfs/bitswap/{version}")));
         for reach in [Reach::Wan, Reach::Lan] {
             if self.swarm.behaviour_mut().dht(reach).is_some_and(|dht| dht.serves()) {
                 all.push(reach.protocol().to_string());

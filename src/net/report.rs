@@ -1,5 +1,6 @@
 //! What the node tells about itself: its peers, and its figures.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -44,9 +45,11 @@ pub struct Own {
 }
 
 /// What the task and its handles share.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Shared {
     pub counters: Counters,
+    /// Called when a peer is connected that was not.
+    pub when_connected: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// What is wrong, for people.
     pub problems: Mutex<Vec<String>>,
 }

@@ -1,8 +1,8 @@
 //! Which connections to give up when there are too many.
 //!
 //! Nothing happens up to the high mark. Past it, peers are let go until the low mark is reached: first those that nobody has
-//! a use for, and among those the ones that have been idle longest. Spared are peers that we [stay connected
-//! to](super::peering), that somebody connected to by hand, or that blocks come from or go to now, and those so new that it
+//! a use for (no blocks were exchanged, no DHT knows them), and among those the ones that have been here longest. Spared are peers that we [stay connected
+//! to](super::peering), that somebody connected to by hand, or that wait for blocks of ours, and those so new that it
 //! is not known yet what they are good for.
 
 use std::time::Instant;
@@ -21,6 +21,8 @@ pub(super) struct Candidate {
     pub is_spared: bool,
     /// Whether the routing tables hold it.
     pub routes: bool,
+    /// What went to and fro in blocks.
+    pub exchanged_bytes: u64,
     /// When it connected.
     pub since: Instant,
 }
@@ -32,7 +34,7 @@ pub(super) fn choose(mut candidates: Vec<Candidate>, marks: Watermarks, now: Ins
     }
     let excess = candidates.len() - marks.low;
     candidates.retain(|candidate| !candidate.is_spared && now.duration_since(candidate.since) >= TRIM_GRACE);
-    candidates.sort_by_key(|candidate| (candidate.routes, candidate.since));
+    candidates.sort_by_key(|candidate| (candidate.exchanged_bytes > 0, candidate.routes, candidate.since));
     candidates.into_iter().take(excess).map(|candidate| candidate.peer).collect()
 }
 
@@ -45,7 +47,13 @@ mod tests {
         let start = Instant::now();
         let now = start + TRIM_GRACE * 2;
         let marks = Watermarks { low: 4, high: 8 };
-        let candidate = |is_spared, routes, since| Candidate { peer: PeerId::random(), is_spared, routes, since };
+        let candidate = |is_spared, routes, since| Candidate {
+            peer: PeerId::random(),
+            is_spared,
+            routes,
+            exchanged_bytes: 0,
+            since,
+        };
         let mut all: Vec<Candidate> = (0..3).map(|_| candidate(true, false, start)).collect();
         all.extend((0..3).map(|_| candidate(false, true, start)));
         all.extend((0..2).map(|_| candidate(false, false, start)));

@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use cidfs::block::{Block, Cid};
 use cidfs::config::{NetworkConfig, NetworkProfile, Watermarks};
-use cidfs::net::{Multiaddr, Net, NetError, Options, PeerId, address};
+use cidfs::net::{Multiaddr, Net, NetError, Options, PeerId, address, bitswap};
 use libp2p::identity::Keypair;
 
 /// Listens on TCP and on QUIC, on loopback, on ports that the system chooses.
@@ -32,7 +34,22 @@ pub fn start_with(keypair: &Keypair, config: NetworkConfig, swarm_key: &Path) ->
         agent: "test".into(),
         memory_bytes: 8 << 30,
         routers: Vec::new(),
+        blocks: Arc::new(Nothing),
+        bitswap: bitswap::Config::default(),
     })
+}
+
+/// A node that has no blocks.
+struct Nothing;
+
+impl bitswap::Blocks for Nothing {
+    fn block_bytes(&self, _: &Cid) -> Option<usize> {
+        None
+    }
+
+    fn get(&self, _: &Cid) -> Option<Block> {
+        None
+    }
 }
 
 pub fn start(config: NetworkConfig) -> Net {
