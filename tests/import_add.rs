@@ -150,6 +150,7 @@ fn an_unreadable_file_is_refused_by_name_and_nothing_is_pinned() {
         let mut command = Command::new(&program);
         command
             .args(arguments)
+            .env_clear()
             .env("CIDFS_PATH", dir.path().join("repository"))
             .env("CIDFS_NETWORK_PROFILE", "offline");
         if nix::unistd::geteuid().is_root() {
