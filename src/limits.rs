@@ -368,6 +368,15 @@ pub const PEERS_GLANCE: Duration = Duration::from_millis(250);
 /// How long nobody must have been left to ask before a fetch from peers gives up: a peer may be connecting.
 pub const LAST_WORD: Duration = Duration::from_secs(2);
 
+/// How long it may take to turn out that we can be reached, before relays are asked to let others through.
+pub const RELAY_DELAY: Duration = Duration::from_secs(30);
+
+/// Relays that we listen through: one, and one for when it goes.
+pub const RELAYS: usize = 2;
+
+/// How long a peer that was asked to relay is not asked again.
+pub const RELAY_PAUSE: Duration = Duration::from_mins(10);
+
 /// Announcements that are under way at once: each asks dozens of peers.
 pub const ANNOUNCEMENTS_AT_ONCE: usize = 16;
 

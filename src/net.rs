@@ -6,7 +6,7 @@
 //!
 //! The parts: `transport` moves bytes; `behaviour` puts the protocols together; `profile` says what each profile allows;
 //! `dht` and `records` are the two DHTs, `lookups` those who wait for their answers; `book` holds addresses; `peering` keeps
-//! configured peers connected, `trim` lets go of others; `probe` pings.
+//! configured peers connected, `trim` lets go of others; `relays` let others through to us; `probe` pings.
 //!
 //! The profile `offline` has no node at all: nothing here runs, and no socket is opened.
 //!
@@ -26,6 +26,7 @@ mod peering;
 mod probe;
 mod profile;
 mod records;
+mod relays;
 mod report;
 mod swarm_key;
 mod transport;

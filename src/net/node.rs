@@ -23,6 +23,7 @@ use super::dht::Reach;
 use super::lookups::{Lookups, Waiting, answer, dial_error};
 use super::peering::Peering;
 use super::profile::Plan;
+use super::relays::{self, Relays};
 use super::report::{Connection, Counters, Identified, Shared};
 use super::trim::{self, Candidate};
 use super::{NetError, Provider, address, bitswap};
@@ -47,6 +48,7 @@ pub(super) struct Node {
     latencies: HashMap<PeerId, Duration>,
     by_hand: HashSet<PeerId>,
     pub peering: Peering,
+    relays: Relays,
     dials: HashMap<ConnectionId, (String, oneshot::Sender<Result<PeerId, NetError>>)>,
     pub lookups: Lookups,
     bootstrapped: Option<Instant>,
@@ -91,6 +93,7 @@ impl Node {
             latencies: HashMap::new(),
             by_hand: HashSet::new(),
             peering,
+            relays: Relays::new(now),
             dials: HashMap::new(),
             lookups: Lookups::default(),
             bootstrapped: None,
@@ -160,12 +163,40 @@ impl Node {
             self.trimmed = now;
             self.trim(now);
         }
+        self.tend_relays(now);
         for (reach, query) in self.lookups.abandoned() {
             if let Some(dht) = self.swarm.behaviour_mut().dht(reach) {
                 dht.finish(query);
             }
         }
         self.count();
+    }
+
+    /// Has relays let others through to us, where nobody can reach us otherwise.
+    fn tend_relays(&mut self, now: Instant) {
+        if !self.swarm.behaviour().relay.is_enabled() {
+            return;
+        }
+        if self.is_reachable() {
+            for listener in self.relays.let_go() {
+                self.swarm.remove_listener(listener);
+            }
+            return;
+        }
+        if !self.relays.wants_more(now) {
+            return;
+        }
+        let relays = |peer: &PeerId| {
+            let told = self.identified.get(peer);
+            told.is_some_and(|told| told.protocols.iter().any(|it| it == relays::HOP.as_ref()))
+        };
+        let mut links = self.connections.values();
+        let fit = links
+            .find(|link| !address::is_relayed(&link.address) && relays(&link.peer) && self.relays.may_ask(&link.peer));
+        let Some((peer, at)) = fit.map(|link| (link.peer, relays::through(&link.address, link.peer))) else { return };
+        tracing::debug!(%peer, "asking a relay to let others through to us");
+        let listener = self.swarm.listen_on(at).inspect_err(|error| tracing::debug!(%peer, %error, "no relay"));
+        self.relays.asked(peer, listener.ok(), now);
     }
 
     /// Lets go of peers where there are too many.
@@ -197,9 +228,14 @@ impl Node {
         }
     }
 
+    /// Whether strangers can connect to us, without help.
+    fn is_reachable(&self) -> bool {
+        self.swarm.external_addresses().any(|it| address::is_public(it) && !address::is_relayed(it))
+    }
+
     /// Decides which DHTs are served to others.
     fn decide_service(&mut self) {
-        let is_reachable = self.swarm.external_addresses().any(address::is_public);
+        let is_reachable = self.is_reachable();
         for reach in [Reach::Wan, Reach::Lan] {
             let serves = self.plan.serves(reach, is_reachable);
             if let Some(dht) = self.swarm.behaviour_mut().dht(reach) {
@@ -270,6 +306,8 @@ impl Node {
                 tracing::debug!(address = %send_back_addr, %error, "a connection to us failed");
             }
             SwarmEvent::NewListenAddr { address, .. } => tracing::info!(%address, "listening"),
+            // A relay that has gone, or will not: another one is asked.
+            SwarmEvent::ListenerClosed { listener_id, .. } if self.relays.ended(listener_id) => {}
             SwarmEvent::ListenerClosed { addresses, reason: Err(error), .. } => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
                 let addresses = addresses.join(", ");
