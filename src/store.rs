@@ -40,6 +40,7 @@ mod roots;
 mod segment;
 mod stat;
 mod table;
+mod uses;
 mod verify;
 mod watch;
 mod writer;
@@ -91,8 +92,8 @@ struct Core {
     roots: roots::Roots,
     /// Held by the one who removes or moves records.
     maintenance: Mutex<()>,
-    /// When eviction last found nothing to evict, and for whom.
-    futile_eviction: Mutex<Option<(Instant, Option<Cid>)>>,
+    /// When eviction last found nothing to evict, by for whom.
+    futile_evictions: Mutex<HashMap<Option<Cid>, Instant>>,
     /// Segments whose dead records are to be written to the database.
     newly_dead: Mutex<HashSet<u32>>,
     health: health::Health,

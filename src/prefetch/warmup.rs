@@ -34,6 +34,10 @@ const NAMED: usize = 10;
 /// A dag-pb block of a file without links is so much longer at most than what it holds of the file; one with links names
 /// two blocks at least, each by a CID.
 const LEAF_FRAME_BYTES: u64 = 32;
+/// Fetched blocks after which it is looked whether the first of them was kept: it may wait for the disk until then.
+const LOOK_BACK: usize = 256;
+/// Blocks in a row that were not kept: the cache is full.
+const NOT_KEPT_IN_A_ROW: u32 = 64;
 /// Leaves that are evicted at a time: each time begins with a look at all pins.
 const EVICTED_AT_ONCE: usize = 1 << 18;
 
@@ -63,7 +67,7 @@ pub struct Progress {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Of them, the blocks that were fetched.
+    /// Of them, the leaves that were fetched.
     pub fetched_blocks: u64,
     /// Their bytes.
     pub fetched_bytes: u64,
@@ -75,6 +79,8 @@ pub struct Progress {
     pub missing: u64,
     /// The first of those, and why.
     pub first_missing: Vec<String>,
+    /// Blocks that were fetched and are not here, since the cache had no room for them.
+    pub not_kept: u64,
 }
 
 /// Why it ended before its end.
@@ -83,6 +89,15 @@ pub enum WarmupError {
     /// Whoever watched wants no more.
     #[error("stopped")]
     Stopped,
+    /// What is fetched is not kept.
+    #[error(
+        "the cache has no room for more: {bytes} bytes of it are here, and what follows would not be kept; raise \
+         store.disk_bytes, or make room (cidfs warmup --evict, cidfs pin rm, cidfs gc)"
+    )]
+    Full {
+        /// What is here of what was to be brought.
+        bytes: u64,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -176,7 +191,8 @@ impl Survey {
     }
 }
 
-/// Fetches what is not here of the DAGs below `roots`, a part of `session`'s. Call it within a runtime.
+/// Fetches what is not here of the DAGs below `roots`. `fetch` is bound to the root that they belong to. Call it within a
+/// runtime.
 pub async fn bring(
     fetch: &Fetch,
     roots: Vec<Cid>,
@@ -191,7 +207,7 @@ pub async fn bring(
     }
     let mut walk = Walk::new(fetch, Reach::Anywhere, roots);
     let mut bringing =
-        Bringing { fetch, survey, tier, leaves: JoinSet::new(), ahead: Ahead::new(fetch), tell, ticks: ticks() };
+        Bringing { fetch, survey, tier, leaves: JoinSet::new(), ahead: Ahead::new(fetch), unsure: VecDeque::new(), not_kept_in_a_row: 0, tell, ticks: ticks() };
     let mut looked = 0_u64;
     loop {
         looked += 1;
@@ -216,9 +232,9 @@ pub async fn bring(
             Err(error) => bringing.survey.missing(&error),
         }
     }
-    while !bringing.leaves.is_empty() {
-        bringing.room(0).await?;
-    }
+    bringing.room(0).await?;
+    bringing.during(fetch.settle()).await?;
+    bringing.look_back(0)?;
     bringing.say()?;
     Ok(bringing.survey.progress)
 }
@@ -239,6 +255,9 @@ struct Bringing<'a> {
     tier: Tier,
     leaves: JoinSet<Leaf>,
     ahead: Ahead<'a>,
+    /// Leaves that were fetched, and may be kept or not.
+    unsure: VecDeque<(Cid, u64)>,
+    not_kept_in_a_row: u32,
     tell: Tell<'a>,
     ticks: Interval,
 }
@@ -291,6 +310,32 @@ impl Bringing<'_> {
         Ok(())
     }
 
+    /// Looks whether what was fetched was kept, but for the last `most` blocks.
+    fn look_back(&mut self, most: usize) -> Result<(), WarmupError> {
+        while self.unsure.len() > most
+            && let Some((cid, bytes)) = self.unsure.pop_front()
+        {
+            if self.fetch.store().has(&cid) {
+                self.not_kept_in_a_row = 0;
+                continue;
+            }
+            if most > 0 && matches!(self.fetch.local(&cid), Ok(Some(_))) {
+                // On its way to the disk, as those after it are.
+                self.unsure.push_front((cid, bytes));
+                return Ok(());
+            }
+            let progress = &mut self.survey.progress;
+            progress.not_kept += 1;
+            progress.blocks -= 1;
+            progress.bytes -= bytes;
+            self.not_kept_in_a_row += 1;
+            if self.not_kept_in_a_row == NOT_KEPT_IN_A_ROW {
+                return Err(WarmupError::Full { bytes: progress.bytes });
+            }
+        }
+        Ok(())
+    }
+
     fn take(&mut self, done: Result<Leaf, tokio::task::JoinError>) -> Result<(), WarmupError> {
         match done {
             Ok((cid, Ok(bytes))) => {
@@ -300,6 +345,8 @@ impl Bringing<'_> {
                 if self.tier == Tier::Ram {
                     self.fetch.store().get(&cid)?;
                 }
+                self.unsure.push_back((cid, bytes));
+                self.look_back(LOOK_BACK)?;
             }
             Ok((_, Err(error))) => self.survey.missing(&error),
             // It panicked, or the runtime ends.

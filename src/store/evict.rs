@@ -1,9 +1,10 @@
 //! Keeping to the budgets: what was fetched and is not pinned makes room for what comes.
 //!
-//! Roots go whole, the one that was used longest ago first; blocks without a root go with their segment. The root that
-//! room is made for is left alone: where one dataset is larger than the budget, each pass over it hits what was kept of
-//! it first, while a cache that drops the oldest hits nearly nothing. Pinned blocks, and what writers hold, are never
-//! evicted.
+//! The root that was used longest ago goes first, segment by segment; blocks without a root go with their segment. The root
+//! that room is made for is left alone: where one dataset is larger than the budget, each pass over it hits what was kept
+//! of it first, while a cache that drops the oldest hits nearly nothing. Nor do roots that are in use drive each other out
+//! and fetch everything again and again: each gives up what it has over its share of the budget, as long as another one
+//! has less. Pinned blocks, and what writers hold, are never evicted.
 //!
 //! Two budgets hold. `store.disk_bytes` is never exceeded, whoever writes. `store.free_ratio` of the filesystem is kept
 //! free of what can be had again: for a user's own data eviction makes what room it can, and the rest is the user's to
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use super::live::Live;
 use super::roots::Root;
 use super::segment::Segment;
+use super::uses::{self, Uses};
 use super::{Core, Store, StoreError};
 use crate::limits::MAX_SEGMENT_BYTES;
 
@@ -55,8 +57,8 @@ struct Fill {
 /// What is evicted as one.
 enum Unit {
     Root(Arc<Root>),
-    /// By its number: who holds a segment keeps its files.
-    Segment(u32),
+    /// By its number, and its uses: who holds a segment keeps its files.
+    Segment(u32, Arc<Uses>),
 }
 
 impl Store {
@@ -111,8 +113,7 @@ impl Core {
             For::Cache(root) => Some(root.cid.clone()),
             For::Own | For::Nobody => None,
         };
-        let last_futile = self.futile_eviction.lock().clone();
-        let futile = last_futile.is_some_and(|(at, whom)| at.elapsed() < FUTILE && whom == filled);
+        let futile = self.futile_evictions.lock().get(&filled).is_some_and(|at| at.elapsed() < FUTILE);
         if fill.lacks(needed, For::Nobody) == 0 || (futile && !insist) {
             return Ok(());
         }
@@ -125,14 +126,17 @@ impl Core {
             self.mark_whole(&pin, &mut live, &mut |_| ControlFlow::Continue(()))?;
         }
         let mut evicted = 0_u64;
+        let is_enough = || self.fill().map(|fill| fill.lacks(needed, For::Nobody) <= self.dead_bytes());
         for unit in self.units(wanted) {
-            if self.fill()?.lacks(needed, For::Nobody) <= self.dead_bytes() {
-                break;
-            }
+            let spare = self.spare(&unit, wanted, fill.budget.min(fill.free_budget));
+            let before = evicted;
             for (id, records) in &segments {
                 let Some(segment) = self.segments.read().get(id).cloned() else { continue };
                 if !unit.is_in(&segment) {
                     continue;
+                }
+                if evicted - before >= spare || is_enough()? {
+                    break;
                 }
                 let runs = segment.runs.lock().clone();
                 let is_kept =
@@ -144,11 +148,19 @@ impl Core {
                 })?;
             }
             self.drop_empty_segments();
+            if is_enough()? {
+                break;
+            }
         }
         self.flush_dead()?;
         self.squeeze(needed)?;
-        let futile = evicted == 0 && self.fill()?.lacks(needed, For::Nobody) > 0;
-        *self.futile_eviction.lock() = futile.then(|| (Instant::now(), filled));
+        {
+            let mut futile = self.futile_evictions.lock();
+            futile.retain(|whom, at| *whom != filled && at.elapsed() < FUTILE);
+            if evicted == 0 && self.fill()?.lacks(needed, For::Nobody) > 0 {
+                futile.insert(filled, Instant::now());
+            }
+        }
         if evicted > 0 {
             tracing::info!("evicted {evicted} bytes of blocks that no pin needs");
         }
@@ -170,15 +182,36 @@ impl Core {
 
     /// What may be evicted, in the order in which it goes.
     fn units(&self, wanted: For<'_>) -> Vec<Unit> {
-        let filled = |root: &Arc<Root>| matches!(wanted, For::Cache(filled) if Arc::ptr_eq(filled, root));
-        let roots = self.roots.all().into_iter().filter(|root| !filled(root));
-        let roots = roots.map(|root| (root.last_use.load(Ordering::Relaxed), Unit::Root(root)));
-        let segments = self.snapshot().into_iter();
-        let segments =
-            segments.map(|(segment, _)| (segment.last_use.load(Ordering::Relaxed), Unit::Segment(segment.id)));
-        let mut units: Vec<(u64, Unit)> = roots.chain(segments).collect();
-        units.sort_by_key(|(last_use, _)| *last_use);
-        units.into_iter().map(|(_, unit)| unit).collect()
+        let roots = self.roots.all().into_iter().filter(|root| !wanted.is_for(root)).map(Unit::Root);
+        let segments = self.snapshot().into_iter().map(|(segment, _)| Unit::Segment(segment.id, segment.uses.clone()));
+        let mut units: Vec<Unit> = roots.chain(segments).collect();
+        units.sort_by_cached_key(|unit| unit.uses().last());
+        units
+    }
+
+    /// How many bytes of a unit may go.
+    fn spare(&self, unit: &Unit, wanted: For<'_>, budget: u64) -> u64 {
+        let now = uses::now();
+        let For::Cache(filled) = wanted else { return u64::MAX };
+        match unit {
+            unit if !unit.uses().is_busy(now) => u64::MAX,
+            // A user's own data that is in use, and that nobody else may have.
+            Unit::Segment(..) => 0,
+            Unit::Root(root) => {
+                let busy = self.roots.all().iter().filter(|other| !wanted.is_for(other) && other.uses.is_busy(now)).count();
+                let share = budget / (busy as u64 + 1);
+                if self.held_bytes(filled) < share { self.held_bytes(root).saturating_sub(share) } else { 0 }
+            }
+        }
+    }
+
+    /// The bytes of a root's blocks that are here, as far as its records are like those of others.
+    fn held_bytes(&self, root: &Arc<Root>) -> u64 {
+        let held = |(segment, records): (Arc<Segment>, u32)| {
+            let own = u64::from(segment.runs.lock().count(root, records));
+            own * segment.live_bytes.load(Ordering::Relaxed) / u64::from(records.max(1))
+        };
+        self.snapshot().into_iter().map(held).sum()
     }
 
     /// What compaction could give back, in bytes.
@@ -213,19 +246,130 @@ impl Fill {
     }
 }
 
+impl For<'_> {
+    fn is_for(self, root: &Arc<Root>) -> bool {
+        matches!(self, For::Cache(filled) if Arc::ptr_eq(filled, root))
+    }
+}
+
 impl Unit {
+    fn uses(&self) -> &Arc<Uses> {
+        match self {
+            Unit::Root(root) => &root.uses,
+            Unit::Segment(_, uses) => uses,
+        }
+    }
+
     fn is_in(&self, segment: &Arc<Segment>) -> bool {
         match self {
             Unit::Root(root) => segment.runs.lock().has(root),
-            Unit::Segment(own) => *own == segment.id,
+            Unit::Segment(own, _) => *own == segment.id,
         }
     }
 
     fn is_of(&self, root: Option<&Arc<Root>>) -> bool {
         match (self, root) {
             (Unit::Root(own), Some(root)) => Arc::ptr_eq(own, root),
-            (Unit::Segment(_), None) => true,
+            (Unit::Segment(..), None) => true,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Block, HashFunction, codec};
+    use crate::config::StoreConfig;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A root, and blocks of 20 KB that are fetched for it.
+    struct Dataset {
+        root: crate::block::Cid,
+        blocks: Vec<Block>,
+    }
+
+    impl Dataset {
+        fn new(seed: u64, mib: u64) -> Dataset {
+            let block = |number: u64| {
+                let mut data = vec![0; 20_000];
+                for (place, word) in data.chunks_exact_mut(8).zip(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)..) {
+                    place.copy_from_slice(&word.to_le_bytes());
+                }
+                Block::new(codec::RAW, HashFunction::Sha2_256, data.into())
+            };
+            let root = block(u64::MAX - seed).cid().clone();
+            Dataset { root, blocks: (0..mib * MIB / 20_000).map(|number| block(seed << 32 | number)).collect() }
+        }
+
+        /// Reads it as a mount does: what is not here is fetched, and kept where it may be. The hits.
+        fn read(&self, store: &Store) -> usize {
+            let mut hits = 0;
+            for blocks in self.blocks.chunks(50) {
+                let mut writer = store.writer_for(&self.root);
+                for block in blocks {
+                    if store.get(block.cid()).unwrap().is_some() {
+                        hits += 1;
+                    } else {
+                        match writer.put(block) {
+                            Ok(()) | Err(StoreError::Full { .. }) => {}
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            }
+            hits
+        }
+
+        fn share_here(&self, store: &Store) -> f64 {
+            let here = self.blocks.iter().filter(|block| store.has(block.cid())).count();
+            here as f64 / self.blocks.len() as f64
+        }
+
+        /// As if it had been read for the last minute.
+        fn has_been_read(&self, store: &Store) {
+            let uses = &store.core().root(&self.root).uses;
+            let now = uses::now();
+            uses.set_last(now - 60);
+            (now - 60..=now).for_each(|second| uses.note(second));
+        }
+    }
+
+    fn store(dir: &std::path::Path) -> Store {
+        let config = StoreConfig { segment_bytes: MIB, ram_bytes: 0, disk_bytes: 32 * MIB, free_ratio: 0.0 };
+        Store::open(dir, &config).unwrap()
+    }
+
+    #[test]
+    fn roots_in_use_share_the_budget_and_do_not_drive_each_other_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let (one, other) = (Dataset::new(1, 40), Dataset::new(2, 40));
+        one.read(&store);
+        let alone = one.share_here(&store);
+        assert!(alone > 0.6, "{alone}");
+        for _ in 0..3 {
+            for dataset in [&one, &other] {
+                dataset.has_been_read(&store);
+                store.core().futile_evictions.lock().clear();
+                dataset.read(&store);
+            }
+        }
+        let (first, second) = (one.share_here(&store), other.share_here(&store));
+        assert!((0.25..0.5).contains(&first) && (0.25..0.5).contains(&second), "{first} {second}");
+        // Now nothing moves: what is here of each is found by each pass.
+        for _ in 0..2 {
+            for (dataset, share) in [(&one, first), (&other, second)] {
+                dataset.has_been_read(&store);
+                let rate = dataset.read(&store) as f64 / dataset.blocks.len() as f64;
+                assert!((rate - share).abs() < 0.02, "{rate} {share}");
+            }
+        }
+        // Nobody reads the one any more: the other one gets its place.
+        store.core().root(&one.root).uses.set_last(uses::now() - 100);
+        store.core().futile_evictions.lock().clear();
+        other.read(&store);
+        assert!(other.share_here(&store) > 0.6, "{}", other.share_here(&store));
     }
 }

@@ -124,8 +124,7 @@ impl Core {
     /// Writes whose the blocks are and when they were used last, for the next start.
     fn write_uses(&self) -> Result<(), StoreError> {
         let row = |segment: &Arc<Segment>| {
-            let last_use = segment.last_use.load(Ordering::Relaxed);
-            (segment.id, Some(segment.runs.lock().to_bytes(last_use)))
+            (segment.id, Some(segment.runs.lock().to_bytes(segment.uses.last())))
         };
         let runs = self.segments.read().values().map(row).collect();
         // A root that has no segment any more is of no use to eviction.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::read::Found;
-use super::{Core, Store};
+use super::{Core, Store, uses};
 use crate::block::{Block, Cid};
 use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_BLOCK_BYTES};
 
@@ -80,7 +80,7 @@ impl Core {
         let segment = &first.found.segment;
         let end = run.iter().map(|wanted| wanted.end).max().unwrap_or(last.end);
         let read = segment.read(first.start, (end - first.start) as usize);
-        segment.touch();
+        let now = uses::now();
         let data = read.ok().flatten().map(|(data, _)| data);
         for wanted in run {
             let cid = &cids[wanted.index];
@@ -88,7 +88,9 @@ impl Core {
             let sound = data.as_ref().map(|data| data.slice(range)).filter(|data| is_sound(wanted, data));
             let data = match sound {
                 Some(data) => {
-                    self.ram.insert_spare(cid, &data);
+                    if let Some(entry) = wanted.found.entry.entry() {
+                        self.ram.insert_spare(cid, &data, wanted.found.note_use(&entry, now));
+                    }
                     Some(data)
                 }
                 // Damaged, or the disk failed: this way knows what to do about it.

@@ -73,7 +73,7 @@ impl Core {
             facts: super::facts::Facts::default(),
             roots,
             maintenance: Mutex::default(),
-            futile_eviction: Mutex::default(),
+            futile_evictions: Mutex::default(),
             newly_dead: Mutex::default(),
             health: super::health::Health::default(),
             damaged: AtomicU64::new(0),
@@ -138,7 +138,7 @@ impl Core {
             };
             let (last_use, mut runs) = Runs::from_bytes(&row, &self.roots);
             runs.truncate(segment.records.load(Ordering::Relaxed));
-            segment.last_use.store(last_use, Ordering::Relaxed);
+            segment.uses.set_last(last_use);
             *segment.runs.lock() = runs;
         }
         drop(segments);

@@ -42,7 +42,7 @@ impl Store {
     pub fn unpin(&self, cid: &Cid) -> Result<bool, StoreError> {
         let existed = self.core().change(Change::Unpin(cid.clone()))?;
         // There is something to evict now.
-        *self.core().futile_eviction.lock() = None;
+        self.core().futile_evictions.lock().clear();
         Ok(existed)
     }
 

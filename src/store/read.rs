@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::index::Location;
 use super::segment::{FoundEntry, Segment};
 use super::table::Entry;
+use super::uses::{self, Uses};
 use super::{Core, Store, StoreError};
 use crate::block::{Block, Cid};
 use crate::limits::CHECKSUM_PIECE_BYTES;
@@ -33,6 +34,14 @@ impl Found {
     /// The record's number in its segment.
     pub fn ordinal(&self) -> u32 {
         self.entry.entry().map_or(u32::MAX, |entry| entry.ordinal)
+    }
+
+    /// It was read: its root is in use, and its segment.
+    pub fn note_use(&self, entry: &Entry<'_>, now: u64) -> Arc<Uses> {
+        let owner = self.segment.owner(entry.ordinal);
+        owner.note(now);
+        self.segment.uses.note(now);
+        owner
     }
 }
 
@@ -103,7 +112,10 @@ impl Store {
                 .inspect(|part| core.counts.disk_hit(&part.data)));
         }
         let read = match found.segment.block(&entry, wanted.start, wanted.end) {
-            Ok(Some((data, _))) => Some(BlockPart { data, block_bytes: block_bytes as u64 }),
+            Ok(Some((data, _))) => {
+                found.note_use(&entry, uses::now());
+                Some(BlockPart { data, block_bytes: block_bytes as u64 })
+            }
             Ok(None) => core.get_damaged(cid, &found.segment, found.at.position, &entry)?.as_ref().map(part),
             Err(error) => return Err(core.read_failed(error)),
         };
@@ -163,7 +175,9 @@ impl Core {
                 // A small block would hold a large buffer: it is copied out.
                 let (data, memory) =
                     if data.len() * 2 < memory { (Bytes::copy_from_slice(&data), data.len()) } else { (data, memory) };
-                self.ram.insert(cid, data.clone(), memory);
+                let now = uses::now();
+                let owner = found.note_use(&entry, now);
+                self.ram.insert_of(cid, data.clone(), memory, Some(owner), now);
                 Ok(Some(data))
             }
             Ok(None) => self.get_damaged(cid, &found.segment, found.at.position, &entry),

@@ -6,11 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use super::uses::{self, Uses};
 use super::{Core, Store};
 use crate::block::Cid;
 
@@ -18,8 +17,8 @@ use crate::block::Cid;
 #[derive(Debug)]
 pub(super) struct Root {
     pub cid: Cid,
-    /// Seconds of Unix time.
-    pub last_use: AtomicU64,
+    /// When it was read, or written for.
+    pub uses: Arc<Uses>,
 }
 
 /// The known roots.
@@ -34,7 +33,7 @@ impl Store {
     /// Says that a root is being used: what was fetched for it is evicted after what was fetched for others.
     pub fn touch(&self, root: &Cid) {
         if let Some(root) = self.core().roots.0.lock().get(root) {
-            root.last_use.store(now(), Ordering::Relaxed);
+            root.uses.note(uses::now());
         }
     }
 }
@@ -43,7 +42,7 @@ impl Core {
     /// The root with this CID, used now.
     pub(super) fn root(&self, cid: &Cid) -> Arc<Root> {
         let root = self.roots.get_or_add(cid, 0);
-        root.last_use.store(now(), Ordering::Relaxed);
+        root.uses.note(uses::now());
         root
     }
 }
@@ -63,7 +62,7 @@ impl Roots {
     /// What the database is to know: when each root was used last.
     pub fn rows(&self) -> Vec<(Vec<u8>, u64)> {
         let roots = self.0.lock();
-        roots.values().map(|root| (root.cid.as_bytes().to_vec(), root.last_use.load(Ordering::Relaxed))).collect()
+        roots.values().map(|root| (root.cid.as_bytes().to_vec(), root.uses.last())).collect()
     }
 
     /// All roots.
@@ -84,7 +83,7 @@ impl Roots {
 
     fn get_or_add(&self, cid: &Cid, last_use: u64) -> Arc<Root> {
         let mut roots = self.0.lock();
-        let add = || Arc::new(Root { cid: cid.clone(), last_use: AtomicU64::new(last_use) });
+        let add = || Arc::new(Root { cid: cid.clone(), uses: Arc::new(Uses::at(last_use)) });
         roots.entry(cid.clone()).or_insert_with(add).clone()
     }
 }
@@ -101,6 +100,13 @@ impl Runs {
     pub fn of(&self, ordinal: u32) -> Option<&Arc<Root>> {
         let next = self.0.partition_point(|(first, _)| *first <= ordinal);
         self.0.get(next.checked_sub(1)?)?.1.as_ref()
+    }
+
+    /// How many of `records` records are this root's.
+    pub fn count(&self, root: &Arc<Root>, records: u32) -> u32 {
+        let ends = self.0.iter().skip(1).map(|(first, _)| *first).chain([records]);
+        let own = self.0.iter().zip(ends).filter(|((_, of), _)| of.as_ref().is_some_and(|of| Arc::ptr_eq(of, root)));
+        own.map(|((first, _), end)| end.min(records).saturating_sub(*first)).sum()
     }
 
     /// Whether any record is this root's.
@@ -145,11 +151,6 @@ impl Runs {
     }
 }
 
-/// Seconds of Unix time.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,6 +172,7 @@ mod tests {
         assert_eq!(of[..4], [None, None, one_cid.clone(), one_cid]);
         assert!(of[4..9].iter().all(|cid| *cid == other_cid) && of[9..].iter().all(Option::is_none));
         assert!(runs.has(&one));
+        assert_eq!((runs.count(&one, 12), runs.count(&other, 12), runs.count(&other, 6)), (2, 5, 2));
         runs.truncate(4);
         assert!(!runs.has(&other));
     }

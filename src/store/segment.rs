@@ -35,8 +35,9 @@ pub(super) use self::recover::{Loaded, load};
 use super::StoreError;
 use super::buffer::Buffer;
 use super::disk::{ALIGNMENT, Access, Disk, DiskFile};
-use super::roots::{self, Runs};
+use super::roots::Runs;
 use super::table::{self, Entry, MAX_ENTRY_BYTES};
+use super::uses::Uses;
 use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_OPEN_SEGMENT_FILES};
 
 /// What a CARv2 file begins with.
@@ -91,8 +92,8 @@ pub(super) struct Segment {
     pub dead: Mutex<Bitmap>,
     /// Whose its records are.
     pub runs: Mutex<Runs>,
-    /// When it was read last, in seconds of Unix time.
-    pub last_use: AtomicU64,
+    /// When it was read.
+    pub uses: Arc<Uses>,
     /// Whether it holds damage that keeps it from being a sound CAR file.
     pub is_damaged: AtomicBool,
     doomed: AtomicBool,
@@ -162,7 +163,7 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             dead: Mutex::default(),
             runs: Mutex::default(),
-            last_use: AtomicU64::new(0),
+            uses: Arc::default(),
             is_damaged: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
         }
@@ -171,6 +172,11 @@ impl Segment {
     /// Where it lies, for people.
     pub fn path(&self) -> PathBuf {
         self.shelf.data_path(self.id)
+    }
+
+    /// What a record is used with: its root, or the segment where it has none.
+    pub fn owner(&self, ordinal: u32) -> Arc<Uses> {
+        self.runs.lock().of(ordinal).map_or_else(|| self.uses.clone(), |root| root.uses.clone())
     }
 
     /// What appends to it, while it grows.
@@ -263,15 +269,9 @@ impl Segment {
         let start = first * CHECKSUM_PIECE_BYTES;
         let end = (last * CHECKSUM_PIECE_BYTES).min(entry.data_len as usize);
         let data_at = u64::from(entry.offset) + u64::from(entry.head_len);
-        self.touch();
         let Some((data, memory)) = self.read(data_at + start as u64, end - start)? else { return Ok(None) };
         let sound = data.chunks(CHECKSUM_PIECE_BYTES).map(crc32c::crc32c).eq(sums[first..last].iter().copied());
         Ok(sound.then(|| (data.slice(from - start..to - start), memory)))
-    }
-
-    /// Takes note that it is read now.
-    pub fn touch(&self) {
-        self.last_use.store(roots::now(), Ordering::Relaxed);
     }
 
     /// Bytes of the segment file, and the memory that holds them. `None` where the file ends before they do.

@@ -14,8 +14,9 @@ use super::evict::For;
 use super::holds::Hold;
 use super::index::{Candidates, Location};
 use super::keeper::{Job, Kept};
-use super::roots::{self, Root};
+use super::roots::Root;
 use super::segment::{Growing, Room, Segment, SyncError};
+use super::uses;
 use super::{Core, StoreError};
 use crate::block::{Block, Cid, codec};
 use crate::limits::{MAX_BLOCK_BYTES, MAX_UNSEALED_SEGMENTS};
@@ -83,7 +84,8 @@ impl Writer {
         }
         if block.cid().codec() != codec::RAW {
             // The nodes are read again soon. Copied: the block may be a slice of something larger.
-            core.ram.insert(block.cid(), Bytes::copy_from_slice(block.data()), len);
+            let data = Bytes::copy_from_slice(block.data());
+            core.ram.insert_of(block.cid(), data, len, Some(segment.owner(ordinal)), uses::now());
         }
         core.watch.arrived(block);
         Ok(())
@@ -191,7 +193,7 @@ impl Core {
         };
         let growing = Growing::create(&self.shelf, id).inspect_err(|error| self.health.write_failed(error))?;
         let segment = Arc::new(Segment::new(self.shelf.clone(), id, Some(Arc::new(growing))));
-        segment.last_use.store(roots::now(), Ordering::Relaxed);
+        segment.uses.note(uses::now());
         self.new_names.store(true, Ordering::SeqCst);
         self.unsealed.lock().insert(id, segment.clone());
         self.segments.write().insert(id, segment.clone());

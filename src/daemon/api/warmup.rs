@@ -18,6 +18,7 @@ use super::query::Query;
 use super::reply::{ApiError, Caller, Emit, Stream, json as reply_json, stream};
 use crate::block::Cid;
 use crate::daemon::{Daemon, Role};
+use crate::fetch::Fetch;
 use crate::limits::MAX_PLAN_FILES;
 use crate::prefetch::warmup::{self, Depth, Evicted, Progress, Tier, WarmupError};
 
@@ -82,17 +83,20 @@ pub async fn warmup(
     stream(Stream::Json, caller, move |emit| {
         let runtime = Handle::current();
         let roots = roots(&daemon, &path, list)?;
+        // What is fetched belongs to the root that the path begins with.
+        let root = path::cid(&daemon, path.split('/').next().unwrap_or_default())?;
+        let fetch = daemon.fetch().session(&root);
         match action {
-            Action::Bring => bring(&daemon, &path, roots, depth, tier, background, emit),
+            Action::Bring => bring(&daemon, fetch, &path, roots, (depth, tier), background, emit),
             Action::Check => {
                 let mut telling = Telling::new(emit);
                 let done =
-                    runtime.block_on(warmup::check(daemon.fetch(), roots, depth, &mut |now| telling.tell(now)))?;
+                    runtime.block_on(warmup::check(&fetch, roots, depth, &mut |now| telling.tell(now)))?;
                 emit.json(&Line::Done(done))
             }
             Action::Evict => {
                 let mut telling = Telling::new(emit);
-                let done = runtime.block_on(warmup::evict(daemon.fetch(), roots, &mut |now| telling.tell(now)))?;
+                let done = runtime.block_on(warmup::evict(&fetch, roots, &mut |now| telling.tell(now)))?;
                 emit.json(&Line::Evicted(done))
             }
         }
@@ -127,10 +131,10 @@ fn roots(daemon: &Daemon, path: &str, list: Option<BodyReader>) -> Result<Vec<Ci
 
 fn bring(
     daemon: &Daemon,
+    fetch: Fetch,
     path: &str,
     roots: Vec<Cid>,
-    depth: Depth,
-    tier: Tier,
+    (depth, tier): (Depth, Tier),
     background: bool,
     emit: &Emit,
 ) -> Result<(), ApiError> {
@@ -138,10 +142,9 @@ fn bring(
     let job = daemon.warmups().begin(path)?;
     if background {
         emit.json(&Line::Background(job.id()))?;
-        let (daemon, runtime_of_job, path) = (daemon.clone(), runtime.clone(), path.to_owned());
+        let (stopping, runtime_of_job, path) = (daemon.stopping().clone(), runtime.clone(), path.to_owned());
         runtime.spawn_blocking(move || {
-            let stopping = daemon.stopping().clone();
-            let result = runtime_of_job.block_on(warmup::bring(daemon.fetch(), roots, depth, tier, &mut |now| {
+            let result = runtime_of_job.block_on(warmup::bring(&fetch, roots, depth, tier, &mut |now| {
                 if stopping.is_cancelled() { ControlFlow::Break(()) } else { job.note(now) }
             }));
             match &result {
@@ -160,7 +163,7 @@ fn bring(
         return Ok(());
     }
     let mut telling = Telling::new(emit);
-    let result = runtime.block_on(warmup::bring(daemon.fetch(), roots, depth, tier, &mut |now| {
+    let result = runtime.block_on(warmup::bring(&fetch, roots, depth, tier, &mut |now| {
         if daemon.stopping().is_cancelled() || job.note(now).is_break() {
             return ControlFlow::Break(());
         }
