@@ -31,10 +31,11 @@ fn node(kind: Kind, children: &[(Cid, u64)], data: Option<&[u8]>) -> Block {
     let names: Vec<String> = (0..children.len())
         .map(|number| if kind == Kind::Directory { format!("{number:06}") } else { String::new() })
         .collect();
-    let links = children
-        .iter()
-        .zip(&names)
-        .map(|((cid, size), name)| PbLink { cid: cid.clone(), name: name.as_bytes(), tsize: Some(*size) });
+    let links = children.iter().zip(&names).map(|((cid, size), name)| PbLink {
+        cid: cid.clone(),
+        name: name.as_bytes(),
+        tsize: Some(*size),
+    });
     Block::new(codec::DAG_PB, HashFunction::Sha2_256, pb::encode(links, Some(&unixfs.encode())).into())
 }
 
@@ -168,13 +169,12 @@ async fn blocks_that_nobody_has_are_counted_and_named_and_end_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warmup_of_more_than_the_cache_holds_stops_when_nothing_is_kept_any_more() {
-    let blocks = tree(10, 100, 50_000);
+    let blocks = tree(6, 100, 200_000);
     let config = StoreConfig { disk_bytes: 16 << 20, segment_bytes: 1 << 20, ram_bytes: 0, free_ratio: 0.0 };
-    let (local, source) =
-        Local::with_store(LONG, &config).with(Fake::having("far", &blocks, Duration::from_millis(1)));
+    let (local, source) = Local::with_store(LONG, &config).with(Fake::having("far", &blocks, Duration::from_millis(1)));
     let error = bring(&local, &blocks[0], Depth::Whole).await.unwrap_err();
     assert!(error.to_string().contains("store.disk_bytes"), "{error}");
     assert!(source.asked() < blocks.len(), "not everything is fetched for nothing");
     let here = blocks.iter().filter(|block| local.store.has(block.cid())).count();
-    assert!(here > 150, "{here}");
+    assert!(here > 40, "{here}");
 }

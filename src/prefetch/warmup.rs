@@ -206,8 +206,17 @@ pub async fn bring(
         survey.root(root, block.as_ref());
     }
     let mut walk = Walk::new(fetch, Reach::Anywhere, roots);
-    let mut bringing =
-        Bringing { fetch, survey, tier, leaves: JoinSet::new(), ahead: Ahead::new(fetch), unsure: VecDeque::new(), not_kept_in_a_row: 0, tell, ticks: ticks() };
+    let mut bringing = Bringing {
+        fetch,
+        survey,
+        tier,
+        leaves: JoinSet::new(),
+        ahead: Ahead::new(fetch),
+        unsure: VecDeque::new(),
+        not_kept_in_a_row: 0,
+        tell,
+        ticks: ticks(),
+    };
     let mut looked = 0_u64;
     loop {
         looked += 1;

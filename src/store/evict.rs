@@ -198,7 +198,8 @@ impl Core {
             // A user's own data that is in use, and that nobody else may have.
             Unit::Segment(..) => 0,
             Unit::Root(root) => {
-                let busy = self.roots.all().iter().filter(|other| !wanted.is_for(other) && other.uses.is_busy(now)).count();
+                let busy =
+                    self.roots.all().iter().filter(|other| !wanted.is_for(other) && other.uses.is_busy(now)).count();
                 let share = budget / (busy as u64 + 1);
                 if self.held_bytes(filled) < share { self.held_bytes(root).saturating_sub(share) } else { 0 }
             }

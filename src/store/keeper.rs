@@ -123,9 +123,7 @@ impl Core {
 
     /// Writes whose the blocks are and when they were used last, for the next start.
     fn write_uses(&self) -> Result<(), StoreError> {
-        let row = |segment: &Arc<Segment>| {
-            (segment.id, Some(segment.runs.lock().to_bytes(segment.uses.last())))
-        };
+        let row = |segment: &Arc<Segment>| (segment.id, Some(segment.runs.lock().to_bytes(segment.uses.last())));
         let runs = self.segments.read().values().map(row).collect();
         // A root that has no segment any more is of no use to eviction.
         let segments = self.snapshot();

@@ -90,8 +90,7 @@ pub async fn warmup(
             Action::Bring => bring(&daemon, fetch, &path, roots, (depth, tier), background, emit),
             Action::Check => {
                 let mut telling = Telling::new(emit);
-                let done =
-                    runtime.block_on(warmup::check(&fetch, roots, depth, &mut |now| telling.tell(now)))?;
+                let done = runtime.block_on(warmup::check(&fetch, roots, depth, &mut |now| telling.tell(now)))?;
                 emit.json(&Line::Done(done))
             }
             Action::Evict => {
