@@ -58,8 +58,31 @@ pub struct Figures {
     pub requests: Vec<(String, String, u64)>,
     /// Mounts.
     pub mounts: u64,
+    /// What was brought ahead of the readers of each mountpoint.
+    pub prefetch: Vec<PrefetchFigures>,
     /// The node, where there is one.
     pub network: Option<NetworkFigures>,
+}
+
+/// What was brought ahead of the readers of one mountpoint, in bytes.
+#[derive(Clone, Debug, Default)]
+pub struct PrefetchFigures {
+    /// The mountpoint.
+    pub mountpoint: String,
+    /// Pushed into the page cache, or read into RAM for files to come.
+    pub pushed_bytes: u64,
+    /// Read ahead within files.
+    pub read_ahead_bytes: u64,
+    /// Fetched from other machines.
+    pub fetched_bytes: u64,
+    /// What readers came to.
+    pub useful_bytes: u64,
+    /// What they turned away from.
+    pub wasted_bytes: u64,
+    /// Files that a reader wanted while they were on their way.
+    pub late_files: u64,
+    /// Plans that readers contradicted.
+    pub contradicted_plans: u64,
 }
 
 /// The node in figures. What is no running total is of the last second.
@@ -105,6 +128,11 @@ struct Tier {
 struct Request {
     mountpoint: String,
     kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Mounted {
+    mountpoint: String,
 }
 
 type Number = Gauge<u64, AtomicU64>;
@@ -174,6 +202,7 @@ pub fn page(figures: &Figures) -> String {
         requests.get_or_create(&labels).inc_by(*count);
     }
     registry.register("requests", "Requests of the kernel", requests);
+    prefetch(&mut registry, &figures.prefetch);
     if let Some(figures) = &figures.network {
         network(&mut registry, figures);
     }
@@ -182,6 +211,29 @@ pub fn page(figures: &Figures) -> String {
     // Writing into a string does not fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+fn prefetch(registry: &mut Registry, mounts: &[PrefetchFigures]) {
+    let mut counted = |name: &str, help: &str, unit: Option<Unit>, of: fn(&PrefetchFigures) -> u64| {
+        let family = Family::<Mounted, Counter>::default();
+        for figures in mounts {
+            family.get_or_create(&Mounted { mountpoint: figures.mountpoint.clone() }).inc_by(of(figures));
+        }
+        match unit {
+            Some(unit) => registry.register_with_unit(name, help, unit, family),
+            None => registry.register(name, help, family),
+        }
+    };
+    let bytes = || Some(Unit::Bytes);
+    counted("prefetch_pushed", "Brought for files to come", bytes(), |figures| figures.pushed_bytes);
+    counted("prefetch_read_ahead", "Read ahead within files", bytes(), |figures| figures.read_ahead_bytes);
+    counted("prefetch_fetched", "Fetched ahead from other machines", bytes(), |figures| figures.fetched_bytes);
+    counted("prefetch_useful", "Of these, what readers came to", bytes(), |figures| figures.useful_bytes);
+    counted("prefetch_wasted", "And what they turned away from", bytes(), |figures| figures.wasted_bytes);
+    counted("prefetch_late_files", "Files that were wanted while on their way", None, |figures| figures.late_files);
+    counted("prefetch_contradicted_plans", "Plans that were dropped: other files were read", None, |figures| {
+        figures.contradicted_plans
+    });
 }
 
 fn network(registry: &mut Registry, figures: &NetworkFigures) {
@@ -228,6 +280,7 @@ mod tests {
             evicted: (9, 10),
             requests: vec![("/mnt".into(), "read".into(), 7)],
             healthy: true,
+            prefetch: vec![PrefetchFigures { mountpoint: "/mnt".into(), wasted_bytes: 11, ..Default::default() }],
             network: Some(NetworkFigures { peers: 5, dials: 6, ..NetworkFigures::default() }),
             ..Figures::default()
         };
@@ -244,6 +297,7 @@ mod tests {
             "cidfs_store_evicted_bytes_total 10",
             "cidfs_store_misses_total 0",
             "cidfs_healthy 1",
+            "cidfs_prefetch_wasted_bytes_total{mountpoint=\"/mnt\"} 11",
             "cidfs_network_peers 5",
             "cidfs_network_dials_total 6",
             "# EOF",

@@ -47,11 +47,12 @@ pub use self::upcoming::{Fate, Progress, Upcoming};
 use self::budget::Memory;
 use self::directories::Directories;
 use self::engine::{Begun, State};
+use self::report::Sums;
 use self::streams::File;
 use self::worker::Turns;
 use crate::block::Cid;
 use crate::config::PrefetchConfig;
-use crate::limits::{MAX_PREFETCHED_FILES, MAX_WATCHED_ROOTS};
+use crate::limits::MAX_PREFETCHED_FILES;
 use crate::tree::{Inode, Inodes, Location, ROOT_INODE, Tree};
 
 /// The largest window within a file whose blocks are on this machine, in bytes: more would only push out of the RAM tier what
@@ -124,7 +125,7 @@ pub(in crate::prefetch) struct Inner {
 /// Files that are read in more than one request, and what was done for them by root.
 struct Files {
     watched: LruCache<Location, (Cid, File)>,
-    sums: LruCache<Cid, RootReport>,
+    sums: Sums,
 }
 
 /// A request that a reader waits for; its drop is the answer.
@@ -148,7 +149,7 @@ impl Prefetch {
     ) -> Prefetch {
         let directories = Arc::new(Directories::new(tree.clone(), inodes.clone(), runtime.clone()));
         let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
-        let files = Files { watched: LruCache::new(MAX_PREFETCHED_FILES), sums: LruCache::new(MAX_WATCHED_ROOTS) };
+        let files = Files { watched: LruCache::new(MAX_PREFETCHED_FILES), sums: Sums::new() };
         let inner = Inner {
             ram_bytes: tree.fetch().store().ram_budget(),
             tree,
@@ -234,8 +235,7 @@ impl Prefetch {
             if !files.watched.contains(&inode.location) {
                 let root = self.begun(number, inode).root;
                 if let Some((_, (root, file))) = files.watched.push(inode.location.clone(), (root, File::default())) {
-                    let sums = files.sums.get_or_insert_mut(root, RootReport::default);
-                    sums.wasted_bytes += file.unread();
+                    files.sums.of(&root).wasted_bytes += file.unread();
                 }
             }
             let Some((root, file)) = files.watched.get_mut(&inode.location) else { return false };
@@ -243,7 +243,7 @@ impl Prefetch {
             let said = file.note(size, offset, end, limit);
             if said.useful > 0 || !said.ahead.is_empty() {
                 let ahead: u64 = said.ahead.iter().map(|(from, to)| to - from).sum();
-                let sums = files.sums.get_or_insert_mut(root.clone(), RootReport::default);
+                let sums = files.sums.of(root);
                 sums.useful_bytes += said.useful;
                 sums.read_ahead_bytes += if inner.settings.files { ahead } else { 0 };
             }
@@ -295,7 +295,7 @@ impl Prefetch {
             Some((_, sum)) => sum.add(report),
             None => reports.push((root.clone(), report.clone())),
         };
-        for (root, sums) in &files.sums {
+        for (root, sums) in files.sums.iter() {
             add(root, sums);
         }
         for (_, (root, file)) in files.watched.iter().rev() {
@@ -306,6 +306,16 @@ impl Prefetch {
         }
         reports.sort_by(|(a, _), (b, _)| a.cmp(b));
         reports.into_iter().map(|(root, report)| RootReport { root: root.to_string(), ..report }).collect()
+    }
+
+    /// The sums over all roots, with those that were not read for long.
+    pub fn total(&self) -> RootReport {
+        let mut total = self.inner.state.lock().others();
+        total.add(self.inner.files.lock().sums.others());
+        for report in self.report() {
+            total.add(&report);
+        }
+        RootReport { pattern: String::new(), ..total }
     }
 
     /// The bytes that were pushed into the kernel's page cache.

@@ -1,5 +1,7 @@
 //! `cidfs status`: what is mounted, what is cached, and whether all is well.
 
+use std::io::Write;
+
 use clap::Args;
 use serde_json::json;
 
@@ -9,15 +11,20 @@ use super::context::Context;
 use super::output::{duration, size, table};
 use crate::daemon::api::cidfs::Status;
 use crate::daemon::warmups::WarmupEnd;
+use crate::prefetch::RootReport;
 
 /// Show what is mounted, what is cached, and whether all is well
 ///
 /// Exit status: 0 where the daemon is healthy, 1 where something is wrong with it (it is said what), 3 where none runs.
 #[derive(Args, Debug)]
-#[command(after_help = "Examples:\n  cidfs status\n  cidfs status --json | jq .Healthy")]
-pub struct Arguments {}
+#[command(after_help = "Examples:\n  cidfs status\n  cidfs status --prefetch\n  cidfs status --json | jq .Healthy")]
+pub struct Arguments {
+    /// Shows what is brought ahead of readers: pattern, window, what was of use, predicted stall
+    #[arg(long)]
+    prefetch: bool,
+}
 
-pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
+pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Outcome> {
     let Some(client) = Client::running(&context.repository).await else {
         let repository = context.repository.display().to_string();
         context.print(&json!({ "Running": false, "Repository": repository }), |out| {
@@ -28,6 +35,11 @@ pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Ou
     let status: Status = client.call("cidfs/status").maybe("timeout", context.timeout()).send().await?.json().await?;
     let mut value = serde_json::to_value(&status)?;
     value["Running"] = json!(true);
+    if arguments.prefetch {
+        let report = json!({ "Running": true, "Prefetch": status.prefetch });
+        context.print(&report, |out| show_prefetch(out, &status.prefetch))?;
+        return Ok(Outcome::Done);
+    }
     context.print(&value, |out| {
         writeln!(
             out,
@@ -99,4 +111,27 @@ pub async fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Ou
         writeln!(out, "\n{}", table(&["mountpoint", "profile", "since", "requests"], rows))
     })?;
     Ok(if status.healthy { Outcome::Done } else { Outcome::BadNews })
+}
+
+fn show_prefetch(out: &mut dyn Write, roots: &[RootReport]) -> std::io::Result<()> {
+    if roots.is_empty() {
+        return writeln!(out, "nothing was brought ahead of a reader");
+    }
+    let rows = roots.iter().map(|root| {
+        let brought = root.pushed_bytes + root.read_ahead_bytes;
+        let stall = root.predicted_stall_milliseconds as f64 / 1000.0;
+        vec![
+            root.root.clone(),
+            root.pattern.clone(),
+            size(root.window_bytes),
+            size(root.ahead_bytes),
+            size(brought),
+            size(root.fetched_bytes),
+            size(root.useful_bytes),
+            size(root.wasted_bytes),
+            format!("{stall:.1} s"),
+        ]
+    });
+    let head = ["root", "pattern", "window", "ahead", "brought", "fetched", "useful", "wasted", "predicted stall"];
+    writeln!(out, "{}", table(&head, rows))
 }

@@ -151,6 +151,14 @@ impl Mounts {
         self.table.lock().values().map(|mounted| mounted.mount.prefetch().clone()).collect()
     }
 
+    /// What was brought ahead for each mountpoint.
+    pub fn prefetch_totals(&self) -> Vec<(String, RootReport)> {
+        let table = self.table.lock();
+        let total =
+            |(path, mounted): (&PathBuf, &Mounted)| (path.display().to_string(), mounted.mount.prefetch().total());
+        table.iter().map(total).collect()
+    }
+
     /// What was brought ahead for each root, over all mounts.
     pub fn prefetch_report(&self) -> Vec<RootReport> {
         let mut roots: BTreeMap<String, RootReport> = BTreeMap::new();

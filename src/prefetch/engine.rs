@@ -20,7 +20,7 @@ use super::Settings;
 use super::directories::{Directories, Directory, Sequence};
 use super::epoch::{Pass, Survey};
 use super::follower::{Bring, Follower, Origin, Outcome};
-use super::report::RootReport;
+use super::report::{RootReport, Sums};
 use super::siblings::{Found, Said, Siblings, Tracks};
 use super::upcoming::{Fate, Order, Progress, Upcoming};
 use crate::block::Cid;
@@ -107,8 +107,7 @@ pub(super) struct State {
     wants: VecDeque<Want>,
     background: VecDeque<Want>,
     /// What was done for roots, beyond what is going on.
-    sums: LruCache<Cid, RootReport>,
-    pub contradicted_plans: u64,
+    sums: Sums,
     /// Threads at work.
     pub workers: usize,
     /// Whether somebody fetches.
@@ -133,8 +132,7 @@ impl State {
             sweeps: VecDeque::new(),
             wants: VecDeque::new(),
             background: VecDeque::new(),
-            sums: LruCache::new(MAX_WATCHED_ROOTS),
-            contradicted_plans: 0,
+            sums: Sums::new(),
             workers: 0,
             is_fetching: false,
             bringing: 0,
@@ -174,14 +172,13 @@ impl State {
         for (_, mut follower) in self.followers.extract_if(.., |(id, follower)| which(*id, follower)) {
             let tally = follower.end(fate);
             if fate == Fate::Contradicted && follower.origin == Origin::Plan {
-                self.contradicted_plans += 1;
                 tracing::warn!(
                     root = %follower.root,
                     reached = follower.progress.reached(),
                     "the plan is dropped: other files are read than it says"
                 );
             }
-            let sums = self.sums.get_or_insert_mut(follower.root.clone(), RootReport::default);
+            let sums = self.sums.of(&follower.root);
             sums.pushed_bytes += tally.pushed;
             sums.useful_bytes += tally.useful;
             sums.wasted_bytes += tally.wasted;
@@ -204,6 +201,15 @@ impl State {
         self.end_where(Fate::Contradicted, |follower| follower.is_contradicted(now));
         self.end_where(Fate::Finished, Follower::is_finished);
         if self.settings.epochs && !file.above.is_empty() {
+            if !self.passes.contains(&file.root)
+                && let Some((root, mut left)) = self.passes.push(file.root.clone(), Pass::new(now))
+            {
+                left.end();
+                let sums = self.sums.of(&root);
+                sums.pushed_bytes += left.tally.pushed;
+                sums.useful_bytes += left.tally.useful;
+                sums.wasted_bytes += left.tally.wasted;
+            }
             let pass = self.passes.get_or_insert_mut(file.root.clone(), || Pass::new(now));
             pass.begun(file.number, file.size, &file.above, now);
             let is_explained = self
@@ -421,7 +427,7 @@ impl State {
     /// A file was fetched, or cannot be.
     pub fn arrived(&mut self, want: &Want, fetched: bool, now: Instant) {
         if fetched {
-            self.sums.get_or_insert_mut(want.root.clone(), RootReport::default).fetched_bytes += want.bytes;
+            self.sums.of(&want.root).fetched_bytes += want.bytes;
         }
         match &want.owner {
             Owner::Follower(id) => {
@@ -470,6 +476,11 @@ impl State {
         self.followers.iter_mut().find(|(other, _)| *other == id).map(|(_, follower)| follower)
     }
 
+    /// What was done for roots that were not read for long.
+    pub fn others(&self) -> RootReport {
+        self.sums.others().clone()
+    }
+
     /// What was done for each root, and goes on.
     pub fn report(&mut self, now: Instant) -> Vec<(Cid, RootReport)> {
         self.end_where(Fate::Contradicted, |follower| follower.is_contradicted(now));
@@ -506,3 +517,6 @@ impl State {
         reports
     }
 }
+
+#[cfg(test)]
+mod tests;

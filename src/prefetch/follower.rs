@@ -31,7 +31,7 @@ const LEAD: u64 = 3;
 /// How far beyond what is pushed one read is believed to be the reader's place; two are wherever they are.
 const NEAR: u64 = 16;
 /// A file of more bytes is read from its beginning only, and left to its own read-ahead.
-const MAX_WHOLE_BYTES: u64 = 8 << 20;
+pub(super) const MAX_WHOLE_BYTES: u64 = 8 << 20;
 /// What is brought of such a file.
 const HEAD_BYTES: u64 = 1 << 20;
 /// Reads elsewhere, while ours stand still, that contradict an order.
@@ -305,7 +305,7 @@ impl Follower {
     pub fn take(&mut self, room: u64) -> Vec<Bring> {
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while bytes < PREFETCH_BATCH_BYTES
+        while bytes < PREFETCH_BATCH_BYTES / 2
             && let Some(at) = self.ready.pop_front()
         {
             if at >= self.base && self.state(at) == State::Here {
@@ -313,11 +313,12 @@ impl Follower {
             }
         }
         let window = self.window.min(room);
+        let fits = |bytes: u64, wanted: u64| bytes == 0 || bytes + wanted <= PREFETCH_BATCH_BYTES;
         while bytes < PREFETCH_BATCH_BYTES && batch.len() < PREFETCH_BATCH_FILES {
             let Some(item) = self.items.get((self.next - self.base) as usize) else { break };
             let wanted = wanted(&item.file);
             // At least one file, however large, where the window is not a whim of the memory.
-            if self.ahead + wanted > window && (self.ahead > 0 || wanted > room) {
+            if (self.ahead + wanted > window && (self.ahead > 0 || wanted > room)) || !fits(bytes, wanted) {
                 break;
             }
             let at = self.next;

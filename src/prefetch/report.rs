@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
+use lru::LruCache;
 use serde::{Deserialize, Serialize};
+
+use crate::block::Cid;
+use crate::limits::MAX_WATCHED_ROOTS;
 
 /// What is brought ahead of the readers of one root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -60,6 +64,39 @@ impl RootReport {
                 format!("{}; {}", self.pattern, other.pattern)
             };
         }
+    }
+}
+
+/// What was done for roots. Those that were not read for long are told together.
+#[derive(Debug)]
+pub(super) struct Sums {
+    roots: LruCache<Cid, RootReport>,
+    others: RootReport,
+}
+
+impl Sums {
+    pub fn new() -> Sums {
+        Sums { roots: LruCache::new(MAX_WATCHED_ROOTS), others: RootReport::default() }
+    }
+
+    /// The sums of a root.
+    pub fn of(&mut self, root: &Cid) -> &mut RootReport {
+        if !self.roots.contains(root)
+            && let Some((_, forgotten)) = self.roots.push(root.clone(), RootReport::default())
+        {
+            self.others.add(&forgotten);
+        }
+        self.roots.get_or_insert_mut(root.clone(), RootReport::default)
+    }
+
+    /// Those of each root that is remembered.
+    pub fn iter(&self) -> impl Iterator<Item = (&Cid, &RootReport)> {
+        self.roots.iter()
+    }
+
+    /// Those of all the others.
+    pub fn others(&self) -> &RootReport {
+        &self.others
     }
 }
 

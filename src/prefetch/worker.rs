@@ -17,7 +17,7 @@ use super::Inner;
 use super::directories::Wait;
 use super::engine::{Load, Owner, Task, Want};
 use super::epoch::Survey;
-use super::follower::{Bring, Outcome};
+use super::follower::{Bring, MAX_WHOLE_BYTES, Outcome};
 use super::push::PAGE_BYTES;
 use super::siblings::Siblings;
 use super::upcoming::{Order, Upcoming};
@@ -36,7 +36,9 @@ const SORTED_FILES: usize = 1024;
 const MAX_SURVEYED_FILES: u64 = 1 << 22;
 /// One file of so many is asked for, to see whether the kernel knows a tree.
 const SAMPLED: u64 = 16;
-/// The least and the most that is asked of other machines at a time, in bytes.
+/// What is fetched of a file at a time, in bytes.
+const FLIGHT_PIECE_BYTES: u64 = 4 << 20;
+/// The least that is asked of other machines at a time, in bytes, where the settings allow as much.
 const MIN_FLIGHT_BYTES: u64 = 4 << 20;
 
 /// What is known of the path to other machines.
@@ -206,13 +208,9 @@ impl Inner {
     fn bring(&self, batch: Vec<Bring>, only_remote: bool) -> Vec<(Bring, Outcome)> {
         let store = self.tree.fetch().store();
         if only_remote {
-            let outcome =
-                |bring: &Bring| if store.has(&bring.file.location.cid) { Outcome::Left } else { Outcome::Remote };
-            return batch
-                .into_iter()
-                .map(|bring| (outcome(&bring), bring))
-                .map(|(outcome, bring)| (bring, outcome))
-                .collect();
+            let outcome = |bring: &Bring| if self.is_here(&bring.file) { Outcome::Left } else { Outcome::Remote };
+            let outcomes: Vec<Outcome> = batch.iter().map(outcome).collect();
+            return batch.into_iter().zip(outcomes).collect();
         }
         let targets: Vec<bool> = batch.iter().map(|bring| self.can_push(bring)).collect();
         let leaves: Vec<Cid> = batch
@@ -246,7 +244,7 @@ impl Inner {
     /// Whether the kernel takes this file now. One whose name it does not know is introduced.
     fn can_push(&self, bring: &Bring) -> bool {
         // The beginning of a large file is for its own read-ahead.
-        if self.pushes().is_none() || bring.wanted < bring.file.size {
+        if self.pushes().is_none() || bring.wanted < bring.file.size || bring.wanted > MAX_WHOLE_BYTES {
             return false;
         }
         let is_known = || {
@@ -262,9 +260,22 @@ impl Inner {
         is_known()
     }
 
+    /// Whether all of a file is on this machine.
+    fn is_here(&self, file: &Upcoming) -> bool {
+        let cid = &file.location.cid;
+        if cid.codec() == codec::RAW {
+            return self.tree.fetch().store().has(cid);
+        }
+        self.tree.coverage(&file.location).is_ok_and(|coverage| coverage.cached_bytes >= file.size)
+    }
+
     /// The file's bytes, as far as they are wanted, where they are on this machine.
     fn read(&self, bring: &Bring) -> Result<Bytes, Outcome> {
         let location = &bring.file.location;
+        if bring.wanted > MAX_WHOLE_BYTES {
+            // Too much to hold at once, and its reader is read ahead of soon enough.
+            return Err(if self.is_here(&bring.file) { Outcome::Left } else { Outcome::Remote });
+        }
         if !self.tree.fetch().store().has(&location.cid) {
             return Err(Outcome::Remote);
         }
@@ -336,7 +347,7 @@ impl Inner {
         let (mut in_flight, mut next) = (0, Some(first));
         loop {
             while let Some(want) = next {
-                in_flight += want.bytes;
+                in_flight += want.bytes.min(FLIGHT_PIECE_BYTES);
                 flights.push(self.fetch_one(want));
                 let holds = self.path.lock().holds(self.settings.flight_bytes, Instant::now());
                 next = if in_flight < holds { self.state.lock().next_want() } else { None };
@@ -351,7 +362,7 @@ impl Inner {
                 }
                 continue;
             };
-            in_flight -= want.bytes;
+            in_flight -= want.bytes.min(FLIGHT_PIECE_BYTES);
             let now = Instant::now();
             if fetched {
                 self.path.lock().add(want.bytes, took, now);
@@ -367,8 +378,15 @@ impl Inner {
 
     async fn fetch_one(&self, want: Want) -> (Want, bool, Duration) {
         let began = Instant::now();
-        let read = self.tree.read(&want.file.location, 0, want.bytes as usize, want.priority).await;
-        (want, read.is_ok(), began.elapsed())
+        let mut at = 0;
+        loop {
+            let len = FLIGHT_PIECE_BYTES.min(want.bytes - at);
+            let read = self.tree.read(&want.file.location, at, len as usize, want.priority).await;
+            at += len;
+            if read.is_err() || at >= want.bytes {
+                return (want, read.is_ok(), began.elapsed());
+            }
+        }
     }
 
     /// Reads ranges of a file into RAM, as a reader's window says; tells whether something had to be fetched. Pieces that are

@@ -45,7 +45,11 @@ impl Store {
         let mut wanted = Vec::new();
         for (index, cid) in cids.iter().enumerate() {
             let identity = Block::from_identity(cid);
-            let in_ram = || core.ram.get(cid).map(|data| Block::from_checked_record(cid.clone(), data));
+            let in_ram = || {
+                let data = core.ram.get(cid)?;
+                core.counts.ram_hit();
+                Some(Block::from_checked_record(cid.clone(), data))
+            };
             blocks.push(identity.or_else(in_ram));
             if blocks[index].is_none()
                 && let Ok(Some(found)) = core.find(cid.multihash())
@@ -88,6 +92,7 @@ impl Core {
             let sound = data.as_ref().map(|data| data.slice(range)).filter(|data| is_sound(wanted, data));
             let data = match sound {
                 Some(data) => {
+                    self.counts.disk_hit(&data);
                     if let Some(entry) = wanted.found.entry.entry() {
                         self.ram.insert_spare(cid, &data, wanted.found.note_use(&entry, now));
                     }

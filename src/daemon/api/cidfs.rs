@@ -13,8 +13,9 @@ use crate::config::{Raw, Setting};
 use crate::daemon::mounts::{self, MountReport};
 use crate::daemon::warmups::WarmupReport;
 use crate::daemon::{Daemon, Role};
-use crate::metrics::{self, NetworkFigures};
+use crate::metrics::{self, NetworkFigures, PrefetchFigures};
 use crate::net::Net;
+use crate::prefetch::RootReport;
 
 /// `cidfs/mount?arg=MOUNTPOINT&options=LIST&wait=BOOL`: mounts, and answers when the mount does. With `wait`, the answer ends
 /// when the mount is gone.
@@ -105,6 +106,9 @@ pub struct Status {
     pub mounts: Vec<MountReport>,
     /// Warmups that are at work, and the last ones that have ended.
     pub warmups: Vec<WarmupReport>,
+    /// What is brought ahead of readers, root by root.
+    #[serde(default)]
+    pub prefetch: Vec<RootReport>,
     /// What is kept, tier by tier.
     pub store: StoreReport,
     /// The node; `None` where there is none.
@@ -208,6 +212,7 @@ fn report(daemon: &Daemon) -> Result<Status, ApiError> {
         problems,
         mounts: daemon.mounts().list(),
         warmups: daemon.warmups().list(),
+        prefetch: daemon.mounts().prefetch_report(),
         store,
         network: daemon.net().map(Net::figures),
     })
@@ -244,12 +249,26 @@ pub async fn metrics(State(daemon): State<Daemon>) -> Result<Response, ApiError>
             healthy: status.healthy,
             mounts: status.mounts.len() as u64,
             requests: requests.collect(),
+            prefetch: daemon.mounts().prefetch_totals().into_iter().map(prefetch_figures).collect(),
             network: status.network,
         }))
     })
     .await?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(axum::http::header::CONTENT_TYPE, kind)], page).into_response())
+}
+
+fn prefetch_figures((mountpoint, total): (String, RootReport)) -> PrefetchFigures {
+    PrefetchFigures {
+        mountpoint,
+        pushed_bytes: total.pushed_bytes,
+        read_ahead_bytes: total.read_ahead_bytes,
+        fetched_bytes: total.fetched_bytes,
+        useful_bytes: total.useful_bytes,
+        wasted_bytes: total.wasted_bytes,
+        late_files: total.late_files,
+        contradicted_plans: total.contradicted_plans,
+    }
 }
 
 /// The resident memory of this process, in bytes; 0 where the kernel does not say.

@@ -1,0 +1,218 @@
+use std::collections::HashSet;
+
+use tokio::runtime::Runtime;
+
+use super::*;
+use crate::block::{HashFunction, codec};
+use crate::config::StoreConfig;
+use crate::fetch::Fetch;
+use crate::limits::PREFETCH_BATCH_BYTES;
+use crate::prefetch::worker::number;
+use crate::store::Store;
+use crate::tree::{Inodes, Location, Tree};
+
+const SIZE: u64 = 100_000;
+
+struct Fixture {
+    state: State,
+    now: Instant,
+    _runtime: Runtime,
+    _directory: tempfile::TempDir,
+}
+
+fn cid(name: &str) -> Cid {
+    Cid::new_v1(codec::RAW, &HashFunction::Sha2_256.digest(name.as_bytes()))
+}
+
+fn file(root: &str, index: u64) -> Upcoming {
+    Upcoming { location: Location::new(cid(&format!("{root}/{index}"))), size: SIZE, directory: None }
+}
+
+fn order(root: &'static str, files: u64) -> Order {
+    Box::new((0..files).map(move |index| file(root, index)))
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let tree = Tree::new(Fetch::new(Store::open(directory.path(), &StoreConfig::default()).unwrap()));
+        let directories = Directories::new(tree, Arc::new(Inodes::new()), runtime.handle().clone());
+        let state = State::new(Settings::default(), Arc::new(directories));
+        Fixture { state, now: Instant::now(), _runtime: runtime, _directory: directory }
+    }
+
+    fn load(&self, waiting: usize) -> Load {
+        Load { waiting, room: u64::MAX, now: self.now }
+    }
+
+    /// The next piece, with whatever has to be pulled before.
+    fn piece(&mut self, waiting: usize) -> Option<(Owner, Vec<Bring>)> {
+        loop {
+            match self.state.next(&self.load(waiting))? {
+                Task::Pull(owner, mut order, count) => {
+                    let files: Vec<_> = order.by_ref().take(count).map(|file| (number(&file), file)).collect();
+                    self.state.pulled(&owner, order, files, Vec::new());
+                }
+                Task::Bring { owner, batch, .. } => return Some((owner, batch)),
+                _ => panic!("nothing else was to be done"),
+            }
+        }
+    }
+
+    fn done(&mut self, owner: &Owner, batch: Vec<Bring>) {
+        let outcomes = batch.into_iter().map(|bring| (bring.clone(), Outcome::Pushed(bring.wanted))).collect();
+        self.state.brought(owner, outcomes, self.now);
+    }
+
+    fn read(&mut self, root: &str, index: u64) {
+        let begun = Begun { number: number(&file(root, index)), size: SIZE, root: cid(root), above: SmallVec::new() };
+        self.state.begun(&begun, self.now);
+    }
+}
+
+#[test]
+fn prefetch_never_delays_a_demand_read_by_more_than_one_request() {
+    let mut fixture = Fixture::new();
+    fixture.state.follow(cid("a"), order("a", 10_000), fixture.now);
+    fixture.state.follow(cid("b"), order("b", 10_000), fixture.now);
+    fixture.state.follow(cid("c"), order("c", 10_000), fixture.now);
+    let (owner, batch) = fixture.piece(1).expect("one piece may be under way beside a reader");
+    assert!(batch.iter().map(|bring| bring.wanted).sum::<u64>() <= PREFETCH_BATCH_BYTES);
+    assert!(fixture.piece(1).is_none(), "a second one would delay it more");
+    fixture.done(&owner, batch);
+    assert!(fixture.piece(1).is_some());
+    assert!(fixture.piece(0).is_some(), "and nobody is delayed where nobody waits");
+}
+
+#[test]
+fn jobs_that_share_a_machine_get_the_same_from_the_moment_they_begin() {
+    let mut fixture = Fixture::new();
+    let mut jobs =
+        ["a", "b"].map(|root| (root, fixture.state.follow(cid(root), order(root, 100_000), fixture.now))).to_vec();
+    for step in 0..2000 {
+        if step == 1000 {
+            jobs.push(("c", fixture.state.follow(cid("c"), order("c", 100_000), fixture.now)));
+        }
+        let (owner, batch) = fixture.piece(0).expect("every reader wants more");
+        fixture.done(&owner, batch);
+        for (root, progress) in jobs.clone() {
+            let pushed = progress.pushed_bytes() / SIZE;
+            if pushed > 0 {
+                fixture.read(root, pushed - 1);
+            }
+        }
+    }
+    let bytes: Vec<u64> = jobs.iter().map(|(_, progress)| progress.pushed_bytes()).collect();
+    assert!(bytes[0].abs_diff(bytes[1]) < bytes[0] / 50, "{bytes:?}");
+    // A third of the second half, where the others got a half of the first and a third of the second.
+    let share = bytes[2] as f64 / bytes[1] as f64;
+    assert!((0.38..0.42).contains(&share), "{bytes:?}");
+}
+
+#[test]
+fn the_window_grows_as_it_proves_right_and_is_never_exceeded() {
+    let mut fixture = Fixture::new();
+    fixture.state.follow(cid("a"), order("a", 100_000), fixture.now);
+    let mut pushed = 0;
+    let mut reader = 0;
+    let mut windows = Vec::new();
+    for _ in 0..200 {
+        let mut tripwires = Vec::new();
+        while let Some((owner, batch)) = fixture.piece(0) {
+            pushed += batch.len() as u64;
+            tripwires.extend(batch.iter().filter(|bring| bring.tripwire).map(|bring| bring.at));
+            fixture.done(&owner, batch);
+        }
+        let window = fixture.state.report(fixture.now)[0].1.window_bytes;
+        assert!((pushed - reader) * SIZE <= window, "{pushed} files, {reader} read, {window}");
+        assert!(!tripwires.is_empty(), "somebody must tell where the reader is");
+        windows.push(window);
+        // The reader comes to the last tripwire, and says so.
+        reader = *tripwires.last().unwrap() + 1;
+        fixture.read("a", reader - 1);
+    }
+    assert!(windows.is_sorted() && windows[0] < windows[199]);
+    assert_eq!(windows[199], crate::limits::PREFETCH_WINDOW_BYTES);
+    let report = fixture.state.report(fixture.now);
+    assert_eq!((report[0].1.wasted_bytes, report[0].1.useful_bytes), (0, reader * SIZE));
+}
+
+#[test]
+fn a_reader_who_overtakes_is_left_ahead_of_and_no_file_is_brought_twice() {
+    let mut fixture = Fixture::new();
+    fixture.state.follow(cid("a"), order("a", 10_000), fixture.now);
+    let mut brought = HashSet::new();
+    for step in 0..100 {
+        let Some((owner, batch)) = fixture.piece(0) else { continue };
+        for bring in &batch {
+            assert!(brought.insert(bring.at), "{} twice", bring.at);
+            assert!(bring.at >= step * 30, "{} is behind the reader", bring.at);
+        }
+        fixture.done(&owner, batch);
+        for index in step * 30..(step + 1) * 30 {
+            fixture.read("a", index);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_here_is_fetched_before_the_rest_of_an_epoch_and_pushed_when_it_comes() {
+    let mut fixture = Fixture::new();
+    fixture.state.follow(cid("a"), order("a", 10), fixture.now);
+    let (owner, batch) = fixture.piece(0).unwrap();
+    assert_eq!(batch.len(), 10);
+    let outcomes = batch.into_iter().map(|bring| (bring, Outcome::Remote)).collect();
+    fixture.state.brought(&owner, outcomes, fixture.now);
+    assert!(fixture.piece(0).is_none());
+    // The reader is past the third already.
+    fixture.read("a", 2);
+    let mut wants = Vec::new();
+    while let Some(want) = fixture.state.next_want() {
+        assert_eq!(want.priority, Priority::ReadAhead);
+        wants.push(want);
+    }
+    assert_eq!(wants.iter().map(|want| want.at).collect::<Vec<_>>(), (3..10).collect::<Vec<_>>());
+    for want in &wants {
+        fixture.state.arrived(want, want.at != 5, fixture.now);
+    }
+    let (_, batch) = fixture.piece(0).unwrap();
+    assert_eq!(batch.iter().map(|bring| bring.at).collect::<Vec<_>>(), [3, 4, 6, 7, 8, 9]);
+    assert_eq!(fixture.state.report(fixture.now)[0].1.fetched_bytes, 6 * SIZE);
+}
+
+#[test]
+fn a_plan_that_readers_contradict_is_dropped_and_what_it_brought_counts_as_wasted() {
+    let mut fixture = Fixture::new();
+    let progress = fixture.state.follow(cid("a"), order("a", 1000), fixture.now);
+    let (owner, batch) = fixture.piece(0).unwrap();
+    let bytes: u64 = batch.iter().map(|bring| bring.wanted).sum();
+    fixture.done(&owner, batch);
+    for index in 0..64 {
+        fixture.read("a", 500_000 + index);
+        assert_eq!(progress.fate(), Fate::Followed, "after {index}");
+    }
+    fixture.read("a", 600_000);
+    assert_eq!(progress.fate(), Fate::Contradicted);
+    let report = &fixture.state.report(fixture.now)[0].1;
+    assert_eq!((report.wasted_bytes, report.contradicted_plans), (bytes, 1));
+    assert!(fixture.piece(0).is_none());
+}
+
+#[test]
+fn random_files_of_a_plan_s_root_beside_its_reader_do_not_drop_it() {
+    let mut fixture = Fixture::new();
+    let progress = fixture.state.follow(cid("a"), order("a", 100_000), fixture.now);
+    let mut reader = 0;
+    for step in 0..200 {
+        while let Some((owner, batch)) = fixture.piece(0) {
+            reader = batch.iter().filter(|bring| bring.tripwire).map(|bring| bring.at).next_back().unwrap_or(reader);
+            fixture.done(&owner, batch);
+        }
+        fixture.read("a", reader);
+        for other in 0..10 {
+            fixture.read("a", 1_000_000 + step * 10 + other);
+        }
+    }
+    assert_eq!(progress.fate(), Fate::Followed);
+}
