@@ -20,8 +20,8 @@ mod tests;
 
 pub use self::document::{default_file, edit, markdown};
 pub use self::keys::{
-    ApiConfig, Config, FetchConfig, ImportConfig, KEYS, Key, LogConfig, MountConfig, NetworkConfig, PrefetchConfig,
-    StoreConfig,
+    ApiConfig, Config, FetchConfig, GatewayConfig, ImportConfig, KEYS, Key, LogConfig, MountConfig, NetworkConfig,
+    PrefetchConfig, RoutingConfig, StoreConfig,
 };
 pub use self::kind::{
     DhtMode, ImportProfile, Kind, LogFormat, MountProfile, NetworkProfile, Provide, Raw, Watermarks, format_size,

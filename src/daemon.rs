@@ -16,6 +16,7 @@ pub mod mounts;
 mod network;
 pub mod repository;
 pub mod server;
+pub mod sources;
 pub mod warmups;
 
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub use self::repository::{Repository, RepositoryError};
 pub use self::server::{ServeError, serve};
 use crate::config::{Config, Provide, Settings};
 use crate::fetch::Fetch;
+use crate::fetch::gateways::GatewaySource;
+use crate::net::caps::Caps;
 use crate::net::{Net, NetError};
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
@@ -57,6 +60,9 @@ pub enum OpenError {
     /// The system gives no thread for fetches.
     #[error("cannot start a thread for fetches: {0}")]
     Threads(std::io::Error),
+    /// What blocks are fetched from cannot be used.
+    #[error(transparent)]
+    Sources(#[from] sources::SourcesError),
 }
 
 /// One running cidfs. Cheap to clone: clones share everything.
@@ -73,6 +79,8 @@ struct Inner {
     net: Option<Net>,
     store: Store,
     fetch: Fetch,
+    gateways: Option<Arc<GatewaySource>>,
+    caps: Arc<Caps>,
     tree: Tree,
     mounts: mounts::Mounts,
     warmups: warmups::Warmups,
@@ -88,10 +96,13 @@ impl Daemon {
     pub fn open(repository: Repository, settings: Settings, role: Role) -> Result<Daemon, OpenError> {
         api::clean_uploads(repository.path());
         let store = Store::open(&repository.store(), &settings.config().store)?;
+        let caps = Arc::new(Caps::default());
+        sources::set_caps(&caps, settings.config());
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        let (net, fetch) = network::start(&repository, settings.config(), role, &store)?;
+        let network::Started { net, fetch, gateways } =
+            network::start(&repository, settings.config(), role, &store, &caps)?;
         let inner = Inner {
             net,
             repository,
@@ -100,6 +111,8 @@ impl Daemon {
             started: Instant::now(),
             tree: Tree::new(fetch.clone()),
             fetch,
+            gateways,
+            caps,
             store,
             mounts: mounts::Mounts::default(),
             warmups: warmups::Warmups::default(),
@@ -157,6 +170,16 @@ impl Daemon {
     /// The way to any block.
     pub fn fetch(&self) -> &Fetch {
         &self.inner.fetch
+    }
+
+    /// The gateways that are asked for blocks, where there are any.
+    pub fn gateways(&self) -> Option<&GatewaySource> {
+        self.inner.gateways.as_deref()
+    }
+
+    /// How much may come in and go out in a second.
+    pub fn caps(&self) -> &Arc<Caps> {
+        &self.inner.caps
     }
 
     /// The DAG as files and directories; mounts and the API share it.

@@ -17,6 +17,7 @@
 pub mod car;
 mod failures;
 mod flight;
+pub mod gateways;
 mod keep;
 pub mod peers;
 pub mod pin;

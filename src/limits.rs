@@ -455,3 +455,72 @@ pub const MAX_HOLDER_HINTS: usize = 16_384;
 
 /// Roots whose providers are remembered after their last session.
 pub const MAX_REMEMBERED_ROOTS: usize = 256;
+
+/// Requests to one gateway at once: enough to fill a path with small blocks. Over HTTP/1.1 each has a connection.
+pub const GATEWAY_REQUESTS: usize = 64;
+
+/// How many of them may be for blocks that no reader waits for.
+pub const GATEWAY_EARLY_REQUESTS: usize = 48;
+
+/// Gateways that are asked for the same block at once.
+pub const GATEWAY_HEDGES: usize = 3;
+
+/// How often one gateway is asked for one block, where what went wrong may pass.
+pub const GATEWAY_ATTEMPTS: u32 = 4;
+
+/// How long a gateway that failed once is left alone; twice as long after each further failure.
+pub const GATEWAY_BACKOFF: Duration = Duration::from_millis(250);
+
+/// How long a gateway is left alone at most, whatever it says itself.
+pub const GATEWAY_MAX_BACKOFF: Duration = Duration::from_mins(1);
+
+/// How long a block waits for a gateway that is left alone, where there is no other: a restart of one.
+pub const GATEWAY_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a connection to a gateway may take.
+pub const GATEWAY_CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a gateway may take to answer: it may have to find the block itself.
+pub const GATEWAY_ANSWER: Duration = Duration::from_secs(30);
+
+/// How long the body of an answer may stand still.
+pub const GATEWAY_STALL: Duration = Duration::from_secs(10);
+
+/// How long a body may come more slowly than [`GATEWAY_MIN_RATE`].
+pub const GATEWAY_PACE_AFTER: Duration = Duration::from_secs(5);
+
+/// The least pace of a body, in bytes a second: below, a block takes longer than any reader waits.
+pub const GATEWAY_MIN_RATE: u64 = 4096;
+
+/// Redirects within the origin of a gateway that are followed for one request.
+pub const GATEWAY_REDIRECTS: usize = 3;
+
+/// The memory of blocks that gateways are sending and no reader waits for, in bytes.
+pub const GATEWAY_BODY_BYTES: usize = 96 * 1024 * 1024;
+
+/// The memory of blocks that gateways are sending and readers wait for, in bytes.
+pub const GATEWAY_URGENT_BODY_BYTES: usize = 32 * 1024 * 1024;
+
+/// Pieces of a CAR that wait to be taken apart: the body is read no faster than its blocks are kept.
+pub const GATEWAY_PIECES: usize = 16;
+
+/// How long a CAR may stand still before its blocks are asked for one by one.
+pub const GATEWAY_CAR_STALL: Duration = Duration::from_secs(2);
+
+/// Blocks that a CAR may announce before they come: a level of the widest directories, in some 100 MiB.
+pub const MAX_ANNOUNCED_BLOCKS: usize = 1 << 20;
+
+/// What a CAR may hold that does not belong to the DAG, or comes again, in bytes.
+pub const MAX_STRAY_BYTES: usize = 8 * 1024 * 1024;
+
+/// Providers of one block that a delegated router may name: more than anybody asks.
+pub const MAX_ROUTED_PROVIDERS: usize = 256;
+
+/// The answer of a delegated router, in bytes: as many providers with a dozen addresses each.
+pub const MAX_ROUTING_BYTES: usize = 1024 * 1024;
+
+/// One provider in the answer of a delegated router, in bytes.
+pub const MAX_ROUTING_RECORD_BYTES: usize = 64 * 1024;
+
+/// How long a delegated router may take in all: it asks a network itself.
+pub const ROUTING_ANSWER: Duration = Duration::from_secs(30);

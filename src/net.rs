@@ -6,7 +6,8 @@
 //!
 //! The parts: `transport` moves bytes; `behaviour` puts the protocols together; `profile` says what each profile allows;
 //! `dht` and `records` are the two DHTs, `lookups` those who wait for their answers; `book` holds addresses; `peering` keeps
-//! configured peers connected, `trim` lets go of others; `relays` let others through to us; `probe` pings.
+//! configured peers connected, `trim` lets go of others; `relays` let others through to us; `probe` pings. Beside the node,
+//! [`http`] asks trustless gateways and delegated routers, and [`caps`] bounds what all bring in a second.
 //!
 //! The profile `offline` has no node at all: nothing here runs, and no socket is opened.
 //!
@@ -19,6 +20,7 @@ mod book;
 pub mod caps;
 mod dht;
 mod error;
+pub mod http;
 mod listen;
 mod lookups;
 mod node;

@@ -389,7 +389,7 @@ async fn a_disk_that_takes_nothing_does_not_fail_the_read() {
     let directory = tempfile::tempdir().unwrap();
     let config = StoreConfig { disk_bytes: 1, ..StoreConfig::default() };
     let store = cidfs::store::Store::open(directory.path(), &config).unwrap();
-    let fetch_config = FetchConfig { timeout: LONG };
+    let fetch_config = FetchConfig { timeout: LONG, ..FetchConfig::default() };
     let fetch = Fetch::networked(store.clone(), &fetch_config, tokio::runtime::Handle::current()).unwrap();
     let blocks: Vec<Block> = (0..20).map(|number| sized(number, 100_000)).collect();
     let source = Arc::new(Fake::having("far", &blocks, Duration::ZERO));

@@ -124,6 +124,25 @@ settings! {
     fetch: FetchConfig {
         /// How long a read waits, counted from its last progress, before it fails.
         timeout: Span = "60s",
+        /// How much may come in from other machines in a second, from peers and gateways together, in bytes. 0: no cap.
+        max_download_bytes: Size = "0",
+        /// How much may go out to other machines in a second, in bytes. 0: no cap.
+        max_upload_bytes: Size = "0",
+    }
+    /// Trustless HTTP gateways, which are asked for blocks that no peer sends soon.
+    gateway: GatewayConfig {
+        /// Their addresses, such as `https://trustless-gateway.link`. Blocks are verified, so `http://` is fine on a network of
+        /// one's own. `auto` stands for `https://trustless-gateway.link` in the profile `public`, and for none in the others.
+        /// Those that are named here are asked in every profile but `offline`.
+        urls: List = "auto",
+        /// How long peers are waited for before gateways are asked, too.
+        head_start: Span = "200ms",
+    }
+    /// Delegated routing: servers that are asked over HTTP who has a block.
+    routing: RoutingConfig {
+        /// Their addresses. `auto` stands for `https://delegated-ipfs.dev` in the profile `public`, and for none in the others. Those
+        /// that are named here are asked in every profile but `offline`.
+        urls: List = "auto",
     }
     /// What is brought ahead of readers.
     prefetch: PrefetchConfig {

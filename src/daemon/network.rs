@@ -5,16 +5,25 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{OpenError, Repository, Role, api, identity};
+use super::{OpenError, Repository, Role, api, identity, sources};
 use crate::block::{Block, Cid};
 use crate::config::{Config, NetworkProfile, Provide};
 use crate::fetch::Fetch;
+use crate::fetch::gateways::GatewaySource;
 use crate::fetch::peers::Peers;
 use crate::fetch::source::Source;
 use crate::limits::{ANNOUNCEMENTS_WAITING, NETWORK_MEMORY_BYTES};
 use crate::net::bitswap::{self, Blocks};
+use crate::net::caps::Caps;
 use crate::net::{Net, Options};
 use crate::store::{Pin, Store, Watcher};
+
+/// What [`start`] has started.
+pub(super) struct Started {
+    pub net: Option<Net>,
+    pub fetch: Fetch,
+    pub gateways: Option<Arc<GatewaySource>>,
+}
 
 /// The node and the way to any block, as the settings have it. A verb on its own and the profile `offline` have no node.
 pub(super) fn start(
@@ -22,14 +31,14 @@ pub(super) fn start(
     config: &Config,
     role: Role,
     store: &Store,
-) -> Result<(Option<Net>, Fetch), OpenError> {
+    caps: &Arc<Caps>,
+) -> Result<Started, OpenError> {
     if role == Role::Verb || config.network.profile == NetworkProfile::Offline {
         let fetch = Fetch::new(store.clone());
         let offline = config.network.profile == NetworkProfile::Offline;
-        return Ok((
-            None,
-            if offline { fetch } else { fetch.alone("only a daemon asks others: start one with `cidfs daemon`") },
-        ));
+        let fetch =
+            if offline { fetch } else { fetch.alone("only a daemon asks others: start one with `cidfs daemon`") };
+        return Ok(Started { net: None, fetch, gateways: None });
     }
     let runtime = Handle::current();
     let identity = identity::load_or_make(repository.path())?;
@@ -39,17 +48,22 @@ pub(super) fn start(
         swarm_key: repository.path().join("swarm.key"),
         agent: api::node::agent(),
         memory_bytes: NETWORK_MEMORY_BYTES.saturating_add(config.store.ram_bytes as usize),
-        routers: Vec::new(),
+        routers: sources::routers(config)?,
         blocks: Arc::new(Served(store.clone())),
-        bitswap: bitswap::Config::default(),
+        bitswap: bitswap::Config { caps: caps.clone(), ..bitswap::Config::default() },
     })?;
     let fetch = Fetch::networked(store.clone(), &config.fetch, runtime.clone()).map_err(OpenError::Threads)?;
     let peers: Arc<dyn Source> = Arc::new(Peers::start(net.clone(), &runtime));
     fetch.add_source(&peers);
+    let gateways = sources::gateways(config, caps)?.map(Arc::new);
+    if let Some(gateways) = gateways.clone() {
+        let gateways: Arc<dyn Source> = gateways;
+        fetch.add_source(&gateways);
+    }
     // What nobody had a moment ago the new peer may have.
     let forgets = fetch.clone();
     net.when_connected(move || forgets.forget_failures());
-    Ok((Some(net), fetch))
+    Ok(Started { net: Some(net), fetch, gateways })
 }
 
 /// The store, as bitswap serves it.

@@ -44,8 +44,8 @@ pub trait Source: Send + Sync + 'static {
     }
 }
 
-/// Takes blocks that arrive unasked for, on a thread that may block. False where nobody wants more.
-pub type Take = Arc<dyn Fn(Block) -> bool + Send + Sync>;
+/// Takes blocks that arrive unasked for, and who sent them, on a thread that may block. False where nobody wants more.
+pub type Take = Arc<dyn Fn(Block, &str) -> bool + Send + Sync>;
 
 /// Why a source did not bring a block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

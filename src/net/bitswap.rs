@@ -17,7 +17,6 @@
 //! second of time and is asked no more for a while.
 
 mod behaviour;
-mod caps;
 mod client;
 mod driver;
 mod engine;
@@ -30,11 +29,11 @@ use std::time::Duration;
 use libp2p::PeerId;
 
 pub use self::behaviour::{Behaviour, Event};
-pub use self::caps::Caps;
 pub use self::client::{Asked, AskedPeer, Client, PeerAnswer, Session, Want, WantError};
 
 use crate::block::{Block, Cid};
 use crate::limits::{MAX_BITSWAP_STREAMS, MAX_WANTS_IN_FLIGHT};
+use crate::net::caps::Caps;
 
 /// What the server answers from. Both functions are called on threads that may block.
 pub trait Blocks: Send + Sync + 'static {

@@ -1,95 +1,78 @@
-//! How many bytes may go out and come in each second.
-//!
-//! One [`Caps`] is shared by everything that moves blocks (bitswap, gateways), so that the sum keeps to the cap. Whoever is
-//! about to move bytes reserves them and is told how long to wait first; nobody is refused, and those that come together
-//! queue up in the order in which they came. A line that was idle may send a quarter of a second's worth at once. The caps may
-//! be changed at any time: what was promised under the old ones is forgotten.
+//! How fast blocks may come and go: a token bucket for each direction, shared by all peers and gateways, and changed at any
+//! time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
-/// What an idle line may send at once: enough that a cap costs no latency where little is moved.
-const BURST: Duration = Duration::from_millis(250);
-
-/// The caps of one node, in bytes a second; 0 is no cap.
+/// The caps of both directions.
 #[derive(Debug, Default)]
 pub struct Caps {
-    upload: Bucket,
-    download: Bucket,
+    /// What goes out.
+    pub up: Cap,
+    /// What comes in.
+    pub down: Cap,
 }
 
+/// The cap of one direction. The default is none.
 #[derive(Debug, Default)]
-struct Bucket {
+pub struct Cap {
+    /// Bytes a second; 0 is no cap.
     rate: AtomicU64,
-    /// When everything that was reserved has been moved at the rate.
-    paid: Mutex<Option<Instant>>,
+    /// When what was taken so far is paid for.
+    paid_at: Mutex<Option<Instant>>,
 }
 
-impl Caps {
-    /// Caps of so many bytes a second; 0 is none.
-    pub fn new(upload: u64, download: u64) -> Caps {
-        let caps = Caps::default();
-        caps.set(upload, download);
-        caps
-    }
+/// What may be taken at once after a pause, as time: a tenth of a second's worth.
+const BURST: Duration = Duration::from_millis(100);
+/// How often whoever waits looks whether the cap has changed.
+const RECHECK: Duration = Duration::from_millis(200);
 
-    /// Changes the caps, for everything that is reserved from now on.
-    pub fn set(&self, upload: u64, download: u64) {
-        self.upload.set(upload);
-        self.download.set(download);
-    }
-
-    /// The caps for what goes out and what comes in, in bytes a second; 0 is none.
-    pub fn get(&self) -> (u64, u64) {
-        (self.upload.rate.load(Ordering::Relaxed), self.download.rate.load(Ordering::Relaxed))
-    }
-
-    /// Reserves `bytes` to go out, and says how long to wait before sending more.
-    pub fn upload(&self, bytes: usize) -> Duration {
-        self.upload.reserve(bytes as u64, Instant::now())
-    }
-
-    /// Reserves `bytes` to come in, and says how long to wait before reading more.
-    pub fn download(&self, bytes: usize) -> Duration {
-        self.download.reserve(bytes as u64, Instant::now())
-    }
-
-    /// Reserves `bytes` to come in, and returns when more may be read.
-    pub async fn wait_download(&self, bytes: usize) {
-        let wait = self.download(bytes);
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+impl Cap {
+    /// Bytes a second, or `None` for no cap.
+    pub fn rate(&self) -> Option<u64> {
+        match self.rate.load(Ordering::Relaxed) {
+            0 => None,
+            rate => Some(rate),
         }
     }
 
-    /// Reserves `bytes` to go out, and returns when more may be sent.
-    pub async fn wait_upload(&self, bytes: usize) {
-        let wait = self.upload(bytes);
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
-    }
-}
-
-impl Bucket {
-    fn set(&self, rate: u64) {
-        self.rate.store(rate, Ordering::Relaxed);
-        *self.paid.lock() = None;
+    /// Changes the cap. Whoever waits notices soon.
+    pub fn set_rate(&self, bytes_per_second: Option<u64>) {
+        self.rate.store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
+        *self.paid_at.lock() = None;
     }
 
-    fn reserve(&self, bytes: u64, now: Instant) -> Duration {
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate == 0 {
-            return Duration::ZERO;
+    /// Waits until so many bytes may pass. Those who wait take turns, since each takes first and waits then.
+    pub async fn take(&self, bytes: u64) {
+        if self.rate().is_none() {
+            return;
         }
-        let earliest = now.checked_sub(BURST).unwrap_or(now);
-        let mut paid = self.paid.lock();
-        let start = paid.map_or(earliest, |paid| paid.max(earliest));
-        let end = start + Duration::from_secs_f64(bytes as f64 / rate as f64);
-        *paid = Some(end);
-        end.saturating_duration_since(now)
+        let mut paid_at = None;
+        loop {
+            let Some(rate) = self.rate() else { return };
+            let now = Instant::now();
+            if paid_at.is_none() {
+                let mut shared = self.paid_at.lock();
+                let earliest = now.checked_sub(BURST).unwrap_or(now);
+                let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
+                let end = shared.unwrap_or(earliest).max(earliest) + cost;
+                *shared = Some(end);
+                paid_at = Some((end, rate));
+            }
+            match paid_at {
+                Some((at, of_rate)) if of_rate == rate => {
+                    if at <= now {
+                        return;
+                    }
+                    tokio::time::sleep_until(at.min(now + RECHECK)).await;
+                }
+                // The cap is another: what was waited for so far is forgotten.
+                _ => paid_at = None,
+            }
+        }
     }
 }
 
@@ -97,37 +80,25 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    #[test]
-    fn without_a_cap_nobody_waits() {
-        let caps = Caps::default();
-        assert_eq!(caps.download(usize::MAX), Duration::ZERO);
-        assert_eq!(caps.upload(usize::MAX), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_moved_keeps_to_the_cap_whoever_moves_it() {
-        let bucket = Bucket::default();
-        bucket.set(1_000_000);
-        let begin = Instant::now() + Duration::from_secs(1);
-        let mut now = begin;
-        for piece in 0..1000_u64 {
-            now += bucket.reserve(if piece % 2 == 0 { 15_000 } else { 5_000 }, now);
+    #[tokio::test]
+    async fn a_cap_lets_its_rate_pass_and_can_be_lifted_while_somebody_waits() {
+        let cap = std::sync::Arc::new(Cap::default());
+        let start = Instant::now();
+        cap.take(1 << 40).await;
+        assert!(start.elapsed() < Duration::from_millis(50), "no cap");
+        cap.set_rate(Some(1_000_000));
+        for _ in 0..10 {
+            cap.take(30_000).await;
         }
-        let took = now - begin;
-        assert!((Duration::from_millis(9_700)..=Duration::from_secs(10)).contains(&took), "10 MB took {took:?}");
-        // A pause gives back no more than the burst.
-        now += Duration::from_mins(1);
-        assert_eq!(bucket.reserve(200_000, now), Duration::ZERO);
-        assert!(bucket.reserve(200_000, now) >= Duration::from_millis(100));
-    }
-
-    #[test]
-    fn a_changed_cap_holds_at_once() {
-        let caps = Caps::new(1, 1);
-        assert!(caps.download(1_000) > Duration::from_mins(15));
-        caps.set(0, 1_000_000);
-        assert!(caps.download(1_000) < Duration::from_millis(10));
-        assert_eq!(caps.upload(1_000_000), Duration::ZERO);
-        assert_eq!(caps.get(), (0, 1_000_000));
+        // 0.3 s, less what may be taken at once.
+        assert!(start.elapsed() >= Duration::from_millis(190), "{:?}", start.elapsed());
+        let waiting = tokio::spawn({
+            let cap = cap.clone();
+            async move { cap.take(1 << 40).await }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!waiting.is_finished());
+        cap.set_rate(None);
+        tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap();
     }
 }

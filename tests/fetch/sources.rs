@@ -139,7 +139,7 @@ impl Local {
     pub fn with_store(timeout: Duration, config: &StoreConfig) -> Local {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store"), config).unwrap();
-        let config = FetchConfig { timeout };
+        let config = FetchConfig { timeout, ..FetchConfig::default() };
         let fetch = Fetch::networked(store.clone(), &config, tokio::runtime::Handle::current()).unwrap();
         Local { store, fetch, directory }
     }
