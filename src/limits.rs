@@ -359,6 +359,9 @@ pub const MAX_PEER_SESSIONS: std::num::NonZeroUsize = std::num::NonZeroUsize::ne
 /// Searches for providers that run at once.
 pub const MAX_SEARCHES: usize = 16;
 
+/// Searches whose outcome is remembered, and that wait: past this no more are begun until some are old.
+pub const MAX_REMEMBERED_SEARCHES: usize = 1024;
+
 /// How long the outcome of a search for providers counts: it is not made again sooner.
 pub const SEARCH_MEMORY: Duration = Duration::from_secs(30);
 

@@ -24,13 +24,18 @@ struct Machine {
 
 impl Machine {
     fn start(network: &Network, number: usize, mdns: bool) -> Machine {
+        Machine::start_as("lan", network, number, mdns)
+    }
+
+    fn start_as(profile: &str, network: &Network, number: usize, mdns: bool) -> Machine {
         let fixture = Fixture::new();
         let [program, flag] = network.prefix(number);
         let daemon = Command::new(program)
             .arg(flag)
             .args([env!("CARGO_BIN_EXE_cidfs"), "daemon"])
             .env("CIDFS_PATH", fixture.repository())
-            .env("CIDFS_NETWORK_PROFILE", "lan")
+            .env("CIDFS_NETWORK_PROFILE", profile)
+            .env("CIDFS_NETWORK_BOOTSTRAP", "")
             .env("CIDFS_NETWORK_LISTEN", "/ip4/0.0.0.0/tcp/4001,/ip4/0.0.0.0/udp/4001/quic-v1")
             .env("CIDFS_NETWORK_MDNS", mdns.to_string())
             .stdin(Stdio::null())

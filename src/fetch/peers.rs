@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, mpsc};
 use super::Priority;
 use super::source::{Request, Source, SourceError};
 use crate::block::{Block, Cid};
-use crate::limits::{LAST_WORD, MAX_PEER_SESSIONS, MAX_SEARCHES, PEERS_GLANCE, SEARCH_MEMORY};
+use crate::limits::{LAST_WORD, MAX_PEER_SESSIONS, MAX_REMEMBERED_SEARCHES, MAX_SEARCHES, PEERS_GLANCE, SEARCH_MEMORY};
 use crate::net::bitswap::{Asked, PeerAnswer, Session, SessionId, Urgency};
 use crate::net::{Net, PeerId};
 
@@ -222,7 +222,7 @@ impl Shared {
         let now = Instant::now();
         let is_old = |search: &Search| search.ended.is_some_and(|(ended, _)| now.duration_since(ended) > SEARCH_MEMORY);
         searches.retain(|_, search| !is_old(search) || now.duration_since(search.begun) < SEARCH_MEMORY);
-        if searches.get(cid).is_some_and(|search| !is_old(search)) || searches.len() >= MAX_SEARCHES * 64 {
+        if searches.get(cid).is_some_and(|search| !is_old(search)) || searches.len() >= MAX_REMEMBERED_SEARCHES {
             return false;
         }
         searches.insert(cid.clone(), Search { begun: now, ended: None });

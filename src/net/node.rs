@@ -190,9 +190,11 @@ impl Node {
             let told = self.identified.get(peer);
             told.is_some_and(|told| told.protocols.iter().any(|it| it == relays::HOP.as_ref()))
         };
-        let mut links = self.connections.values();
-        let fit = links
-            .find(|link| !address::is_relayed(&link.address) && relays(&link.peer) && self.relays.may_ask(&link.peer));
+        let fit = self.connections.values().find(|link| {
+            // Where it dialed us, we do not know the address that others can dial.
+            let is_direct = !link.is_inbound && !address::is_relayed(&link.address);
+            is_direct && relays(&link.peer) && self.relays.may_ask(&link.peer)
+        });
         let Some((peer, at)) = fit.map(|link| (link.peer, relays::through(&link.address, link.peer))) else { return };
         tracing::debug!(%peer, "asking a relay to let others through to us");
         let listener = self.swarm.listen_on(at).inspect_err(|error| tracing::debug!(%peer, %error, "no relay"));

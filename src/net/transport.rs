@@ -8,6 +8,7 @@
 //! The profile's bound on whom we talk to is kept here, where no other part can go around it: see [`Gate`].
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -25,6 +26,9 @@ use libp2p::{Multiaddr, PeerId, dns, noise, quic, relay, tcp, tls, yamux};
 use super::address;
 use super::error::NetError;
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS, QUIC_HANDICAP};
+
+/// Where the system says who looks up names.
+const RESOLVER_FILE: &str = "/etc/resolv.conf";
 
 /// What a connection is once it stands: who is at its other end, and its streams.
 type Connected = (PeerId, StreamMuxerBox);
@@ -65,11 +69,14 @@ pub(super) fn build(plan: Plan<'_>) -> Result<Boxed<Connected>, NetError> {
     let quic = quic.map_or_else(OptionalTransport::none, OptionalTransport::some);
     let direct = quic.or_transport(tcp).map(|either, _| either.into_inner()).boxed();
     let gate = Gate { below: direct, near_only: plan.near_only };
-    let named = match dns::tokio::Transport::system(gate) {
-        Ok(named) => named,
-        Err(error) => return Err(failed("read the settings of the system's resolver")(&error)),
+    let named = if Path::new(RESOLVER_FILE).exists() {
+        let named = dns::tokio::Transport::system(gate);
+        named.map_err(|error| failed("read the settings of the system's resolver")(&error))?.boxed()
+    } else {
+        tracing::warn!("there is no {RESOLVER_FILE}: peers are reached by numbers alone, not by names");
+        gate.boxed()
     };
-    let Some(relay) = plan.relay else { return Ok(named.boxed()) };
+    let Some(relay) = plan.relay else { return Ok(named) };
     let relayed = streams(relay, secure);
     // Relayed addresses first: the others do not know them.
     Ok(relayed.or_transport(named).map(|either, _| either.into_inner()).boxed())
