@@ -19,7 +19,7 @@ struct Machine {
     // The daemon ends before its repository goes.
     daemon: Child,
     fixture: Fixture,
-    number: usize,
+    ip: String,
 }
 
 impl Machine {
@@ -42,9 +42,9 @@ impl Machine {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let machine = Machine { daemon, fixture, number };
+        let machine = Machine { daemon, fixture, ip: network.ip(number) };
         until("the daemon runs", || machine.fixture.output(&["status"]).status.code() != Some(3));
-        until("it listens", || machine.fixture.run(&["swarm", "addrs", "listen"]).contains("10.99.0."));
+        until("it listens", || machine.fixture.run(&["swarm", "addrs", "listen"]).contains(&machine.ip));
         machine
     }
 
@@ -67,7 +67,7 @@ impl Machine {
     }
 
     fn address(&self) -> String {
-        format!("/ip4/10.99.0.{}/tcp/4001/p2p/{}", self.number, self.peer())
+        format!("/ip4/{}/tcp/4001/p2p/{}", self.ip, self.peer())
     }
 }
 
@@ -163,4 +163,26 @@ fn kubo_and_cidfs_look_up_each_other_s_blocks_in_the_lan_dht_needs_root_needs_ku
     });
     assert_eq!(kubo.run(&["cat", &cid]), "announced by cidfs");
     drop(running);
+}
+
+#[test]
+fn a_node_that_nobody_can_reach_is_reached_through_a_relay_needs_root_needs_kubo() {
+    // A relay tells public addresses alone.
+    let network = Network::at("44.99.0.", 3);
+    let kubo = kubo_on(&network, 1, false);
+    kubo.run(&["config", "--json", "Swarm.RelayService.Enabled", "true"]);
+    kubo.run(&["config", "--json", "Internal.Libp2pForceReachability", "\"public\""]);
+    // Nobody confirms that anybody can be reached.
+    kubo.run(&["config", "AutoNAT.ServiceMode", "disabled"]);
+    let running = kubo.daemon();
+    let relay = running.addresses("/ip4/44.99.0.1/tcp/4001")[0].clone();
+    let one = Machine::start_as("public", &network, 2, false);
+    one.run(&["swarm", "connect", &relay]);
+    // It takes a while to conclude that nobody confirms that it can be reached.
+    until("an address through the relay", || one.run(&["id"]).contains("/p2p-circuit/"));
+    let other = Machine::start_as("public", &network, 3, false);
+    let through = format!("{relay}/p2p-circuit/p2p/{}", one.peer());
+    other.run(&["swarm", "connect", &through]);
+    let cid = one.add("through a relay");
+    assert_eq!(other.run(&["cat", &cid]), "through a relay");
 }
