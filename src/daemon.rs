@@ -14,6 +14,7 @@ pub mod api;
 pub mod identity;
 pub mod mounts;
 mod network;
+pub mod plans;
 pub mod repository;
 pub mod server;
 pub mod sources;
@@ -84,6 +85,7 @@ struct Inner {
     tree: Tree,
     mounts: mounts::Mounts,
     warmups: warmups::Warmups,
+    plans: plans::Plans,
     /// Cancelled when the daemon is told to end.
     stop: CancellationToken,
     /// Last, so that its lock goes when nothing is in use any more.
@@ -116,6 +118,7 @@ impl Daemon {
             store,
             mounts: mounts::Mounts::default(),
             warmups: warmups::Warmups::default(),
+            plans: plans::Plans::default(),
             stop: CancellationToken::new(),
         };
         Ok(Daemon { inner: Arc::new(inner) })
@@ -190,6 +193,11 @@ impl Daemon {
     /// The mounts of this process.
     pub fn mounts(&self) -> &mounts::Mounts {
         &self.inner.mounts
+    }
+
+    /// The plans that the mounts of this process follow.
+    pub fn plans(&self) -> &plans::Plans {
+        &self.inner.plans
     }
 
     /// The warmups of this process.

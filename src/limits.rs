@@ -117,6 +117,12 @@ pub const MAX_SHARDS_PER_PAGE: usize = 4096;
 /// Files whose readers are watched for prefetch: those read last.
 pub const MAX_PREFETCHED_FILES: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).unwrap();
 
+/// Plans at a time: far more jobs than one machine runs.
+pub const MAX_PLANS: usize = 64;
+
+/// Processes whose orders one plan takes by turns: those of one machine, each with an accelerator, and room.
+pub const MAX_PLAN_RANKS: usize = 256;
+
 /// Files in one plan: more than the largest collections of images that people train on file by file, some 800 MB for their
 /// CIDs and sizes, and far below 2^32 / 20, from where torch draws permutations in another way.
 pub const MAX_PLAN_FILES: usize = 1 << 24;

@@ -52,6 +52,8 @@ pub struct Figures {
     pub pins: u64,
     /// Names in listings that no file can have.
     pub hidden_names: u64,
+    /// Plans that readers contradicted.
+    pub contradicted_plans: u64,
     /// Whether nothing is wrong.
     pub healthy: bool,
     /// Requests of the kernel: the mountpoint, the kind, and how many.
@@ -191,6 +193,7 @@ pub fn page(figures: &Figures) -> String {
     counted("store_collections", "Garbage collections", None, figures.collections);
     counted("store_collected_blocks", "Blocks that garbage collections removed", None, figures.collected.0);
     counted("store_collected", "Their bytes", bytes(), figures.collected.1);
+    counted("contradicted_plans", "Plans that were dropped, as other files were read", None, figures.contradicted_plans);
     counted("hidden_names", "Names in listings that no file can have", None, figures.hidden_names);
     let hits = Family::<Tier, Counter>::default();
     hits.get_or_create(&Tier { tier: "ram" }).inc_by(figures.hits.0);

@@ -87,6 +87,11 @@ impl Location {
         Location { cid, within: None, root: Root(None) }
     }
 
+    /// The node that the block `cid` is, reached by `root`.
+    pub fn below(root: &Arc<Cid>, cid: Cid) -> Location {
+        Location { cid, within: None, root: Root(Some(root.clone())) }
+    }
+
     /// The root that it was reached by.
     pub fn root(&self) -> &Cid {
         self.root.0.as_deref().unwrap_or(&self.cid)

@@ -116,6 +116,8 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/cidfs/mounts", post(cidfs::mounts))
         .route("/cidfs/status", post(cidfs::status))
         .route("/cidfs/plan", post(plan::plan))
+        .route("/cidfs/plan/ls", post(plan::ls))
+        .route("/cidfs/plan/rm", post(plan::rm))
         .route("/cidfs/warmup", post(warmup::warmup))
         .route("/cidfs/warmup/stop", post(warmup::stop))
         .route("/cidfs/stat", post(files::stat))

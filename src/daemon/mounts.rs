@@ -101,6 +101,7 @@ impl Mounts {
         let mounted = Mounted { mount, options, since: Instant::now() };
         let report = mounted.report(&path);
         tracing::info!(mountpoint = %path.display(), profile = report.profile, "mounted");
+        daemon.plans().mounted(mounted.mount.prefetch());
         self.table.lock().insert(path.clone(), mounted);
         let table = self.table.clone();
         tokio::runtime::Handle::current().spawn(async move {

@@ -141,9 +141,11 @@ impl State {
     }
 
     /// Follows an order that was handed over, in place of another plan for the same root.
-    pub fn follow(&mut self, root: Cid, order: Order, now: Instant) -> Arc<Progress> {
+    pub fn follow(&mut self, root: Cid, scope: Option<u64>, order: Order, now: Instant) -> Arc<Progress> {
         self.end_where(Fate::Stopped, |follower| follower.root == root);
-        self.add(Follower::new(root, Origin::Plan, "plan".into(), order, now))
+        let mut follower = Follower::new(root, Origin::Plan, "plan".into(), order, now);
+        follower.scope = scope;
+        self.add(follower)
     }
 
     /// Follows the plan for `root` no more.
@@ -194,7 +196,7 @@ impl State {
             is_followed |= follower.note(file.number, now);
         }
         if !is_followed {
-            for (_, follower) in self.followers.iter_mut().filter(|(_, follower)| follower.root == file.root) {
+            for (_, follower) in self.followers.iter_mut().filter(|(_, follower)| follower.covers(&file.root, &file.above)) {
                 follower.stray();
             }
         }

@@ -111,6 +111,8 @@ pub(super) struct Tally {
 /// An order and its readers.
 pub(super) struct Follower {
     pub root: Cid,
+    /// The directory that it is for, where it is not for the whole root.
+    pub scope: Option<u64>,
     pub origin: Origin,
     pub description: String,
     pub progress: Arc<Progress>,
@@ -143,6 +145,7 @@ impl Follower {
     pub fn new(root: Cid, origin: Origin, description: String, order: Order, now: Instant) -> Follower {
         Follower {
             root,
+            scope: None,
             origin,
             description,
             progress: Arc::default(),
@@ -241,6 +244,11 @@ impl Follower {
     /// Whether the file is one of those that are known of the order.
     pub fn has(&self, number: u64) -> bool {
         self.places.contains_key(&number)
+    }
+
+    /// Whether a file of `root` below the directories `above` is one that the order might have.
+    pub fn covers(&self, root: &Cid, above: &[u64]) -> bool {
+        self.root == *root && self.scope.is_none_or(|scope| above.contains(&scope))
     }
 
     /// Takes note that a reader of this root has begun a file that is not ours.

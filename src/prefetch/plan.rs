@@ -12,6 +12,7 @@ pub mod generator;
 pub mod names;
 pub mod sampler;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use self::dataset::{Dataset, Files};
@@ -75,8 +76,20 @@ pub enum PlanError {
 pub enum Order {
     /// As they are numbered, in every epoch.
     Listed,
-    /// As a sampler draws them.
-    Drawn(Sampler),
+    /// As samplers draw them, each for a process of its own: they are taken by turns.
+    Drawn(Vec<Sampler>),
+}
+
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Order::Listed => f.write_str("as listed"),
+            Order::Drawn(samplers) => {
+                let texts: Vec<String> = samplers.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join(", "))
+            }
+        }
+    }
 }
 
 /// The order in which a dataset will be read, epoch after epoch.
@@ -97,7 +110,32 @@ impl Plan {
     pub fn epoch(&self, epoch: u64) -> Result<Vec<u32>, PlanError> {
         match &self.order {
             Order::Listed => Ok((0..self.dataset.len() as u32).collect()),
-            Order::Drawn(sampler) => sampler.order(self.dataset.len(), epoch),
+            Order::Drawn(samplers) => {
+                let orders: Result<Vec<Vec<u32>>, PlanError> =
+                    samplers.iter().map(|sampler| sampler.order(self.dataset.len(), epoch)).collect();
+                Ok(by_turns(orders?))
+            }
         }
+    }
+}
+
+/// What is read where each process takes one file of its order after the other, all at the same speed.
+fn by_turns(mut orders: Vec<Vec<u32>>) -> Vec<u32> {
+    if orders.len() == 1 {
+        return orders.remove(0);
+    }
+    let longest = orders.iter().map(Vec::len).max().unwrap_or(0);
+    (0..longest).flat_map(|turn| orders.iter().filter_map(move |order| order.get(turn).copied())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_one_machine_are_taken_by_turns() {
+        assert_eq!(by_turns(vec![vec![1, 2, 3], vec![4], vec![], vec![5, 6]]), [1, 4, 5, 2, 6, 3]);
+        assert_eq!(by_turns(vec![vec![3, 1]]), [3, 1]);
+        assert_eq!(by_turns(Vec::new()), [0_u32; 0]);
     }
 }

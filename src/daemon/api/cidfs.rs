@@ -246,6 +246,7 @@ pub async fn metrics(State(daemon): State<Daemon>) -> Result<Response, ApiError>
             damaged: store.damaged,
             pins: store.pins,
             hidden_names: daemon.tree().hidden_names(),
+            contradicted_plans: daemon.mounts().prefetch_report().iter().map(|root| root.contradicted_plans).sum(),
             healthy: status.healthy,
             mounts: status.mounts.len() as u64,
             requests: requests.collect(),

@@ -9,27 +9,29 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
+use serde_json::json;
 use tokio::runtime::Handle;
 
 use super::body::BodyReader;
 use super::path;
 use super::query::Query;
-use super::reply::{ApiError, Caller, Emit, Pieces, Stream, stream};
-use crate::daemon::Daemon;
-use crate::limits::MAX_PLAN_PATH_BYTES;
+use super::reply::{ApiError, Caller, Emit, Pieces, Stream, json as reply_json, stream};
+use crate::daemon::{Daemon, Role};
+use crate::limits::{MAX_PLAN_PATH_BYTES, MAX_PLAN_RANKS};
+use crate::prefetch::plan::dataset::inode_of;
 use crate::prefetch::plan::{Batches, Dataset, Drawn, Files, Order, Plan, Sampler, SamplerKind};
 
 /// What makes a plan.
 struct Wanted {
     directory: String,
-    /// `None` where the order is the body.
-    sampler: Option<Sampler>,
+    /// Empty where the order is the body.
+    samplers: Vec<Sampler>,
     files: Option<Files>,
     epoch: u64,
 }
 
-/// `cidfs/plan?arg=PATH&order=BOOL&sampler=NAME&seed=N&epoch=N&rank=N&world=N&…&print=BOOL`: the order in which a directory
-/// will be read. With `print` it is answered, a path a line.
+/// `cidfs/plan?arg=PATH&order=BOOL&sampler=NAME&seed=N&epoch=N&rank=N-N&world=N&…&print=BOOL`: the order in which a directory
+/// will be read. With `print` it is answered, a path a line; else the mounts follow it.
 pub async fn plan(
     State(daemon): State<Daemon>,
     query: Query,
@@ -38,9 +40,42 @@ pub async fn plan(
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::read(&query)?;
     let order = BodyReader::after(Bytes::new(), body);
-    stream(Stream::Text, caller, move |emit| {
-        let plan = wanted.make(&daemon, order)?;
-        print(&plan, wanted.epoch, emit)
+    if query.flag("print", false)? {
+        return stream(Stream::Text, caller, move |emit| {
+            let plan = wanted.make(&daemon, order)?;
+            print(&plan, wanted.epoch, emit)
+        })
+        .await;
+    }
+    if daemon.role() == Role::Verb {
+        return Err(ApiError::new("a plan is followed by mounts, and none is here: `cidfs mount` first, or --print"));
+    }
+    reply_json(move || {
+        let mut plan = wanted.make(&daemon, order)?;
+        // An epoch that cannot be is said now, and not when it is due.
+        plan.epoch(wanted.epoch)?;
+        let directory = Handle::current().block_on(inode_of(daemon.tree(), &wanted.directory))?;
+        if let Some(dataset) = Arc::get_mut(&mut plan.dataset) {
+            dataset.forget_paths();
+        }
+        let (files, bytes) = (plan.dataset.len(), plan.dataset.bytes());
+        daemon.plans().follow(plan, wanted.epoch, directory, &daemon.mounts().prefetches())?;
+        Ok(json!({ "Directory": wanted.directory, "Files": files, "Bytes": bytes }))
+    })
+    .await
+}
+
+/// `cidfs/plan/ls`: the plans that are followed, and those that were.
+pub async fn ls(State(daemon): State<Daemon>) -> Result<Response, ApiError> {
+    reply_json(move || Ok(json!({ "Plans": daemon.plans().list() }))).await
+}
+
+/// `cidfs/plan/rm?arg=PATH` or `cidfs/plan/rm`: drops the plan for a directory, or all.
+pub async fn rm(State(daemon): State<Daemon>, query: Query) -> Result<Response, ApiError> {
+    let directory = query.arguments().first().map(|path| path::plain(path).to_owned());
+    reply_json(move || {
+        let dropped = daemon.plans().drop_for(directory.as_deref(), &daemon.mounts().prefetches());
+        Ok(json!({ "Dropped": dropped }))
     })
     .await
 }
@@ -49,8 +84,8 @@ impl Wanted {
     fn read(query: &Query) -> Result<Wanted, ApiError> {
         let directory = path::plain(query.argument("directory")?).to_owned();
         let order = query.flag("order", false)?;
-        let sampler = sampler(query)?;
-        if order == sampler.is_some() {
+        let samplers = samplers(query)?;
+        if order != samplers.is_empty() {
             return Err(ApiError::usage("either an order or a sampler is required"));
         }
         let files = match query.text("files") {
@@ -59,46 +94,65 @@ impl Wanted {
             Some("images") => Some(Files::Images),
             Some(other) => return Err(ApiError::usage(format!("files takes all or images, not {other:?}"))),
         };
-        Ok(Wanted { directory, sampler, files, epoch: query.number("epoch")?.unwrap_or_default() })
+        Ok(Wanted { directory, samplers, files, epoch: query.number("epoch")?.unwrap_or_default() })
     }
 
     fn make(&self, daemon: &Daemon, order: BodyReader) -> Result<Plan, ApiError> {
         let runtime = Handle::current();
         let tree = daemon.tree();
         let root = path::cid(daemon, self.directory.split('/').next().unwrap_or_default())?;
-        let (dataset, order) = if let Some(sampler) = &self.sampler {
-            sampler.check()?;
-            let (dataset, _) = runtime.block_on(Dataset::list(tree, &self.directory, self.files))?;
-            (dataset, Order::Drawn(sampler.clone()))
-        } else {
+        let (dataset, order) = if self.samplers.is_empty() {
             let mut paths = runtime.block_on(Dataset::of_paths(tree, &self.directory))?;
             for_lines(order, |line| Ok(runtime.block_on(paths.push(line))?))?;
             (paths.finish(), Order::Listed)
+        } else {
+            for sampler in &self.samplers {
+                sampler.check()?;
+            }
+            let (dataset, _) = runtime.block_on(Dataset::list(tree, &self.directory, self.files))?;
+            (dataset, Order::Drawn(self.samplers.clone()))
         };
         Ok(Plan { root, directory: self.directory.clone(), dataset: Arc::new(dataset), order })
     }
 }
 
-/// The sampler of a query, where it names one.
-fn sampler(query: &Query) -> Result<Option<Sampler>, ApiError> {
-    let Some(name) = query.text("sampler") else { return Ok(None) };
-    let kind = match name {
-        "torch-distributed" => SamplerKind::Distributed {
-            rank: query.number("rank")?.unwrap_or(0),
-            world: query.number("world")?.unwrap_or(1),
-            drop_last: query.flag("sampler-drop-last", false)?,
-        },
-        "torch-random" => SamplerKind::Random {
-            generator: match query.text("generator") {
+/// The ranks of a query: `2`, `0-7`, `0,4`.
+fn ranks(text: &str) -> Option<Vec<u64>> {
+    let mut ranks = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last - first >= MAX_PLAN_RANKS as u64 {
+            return None;
+        }
+        ranks.extend(first..=last);
+    }
+    (ranks.len() <= MAX_PLAN_RANKS).then_some(ranks)
+}
+
+/// The samplers of a query, where it names one: one for each rank.
+fn samplers(query: &Query) -> Result<Vec<Sampler>, ApiError> {
+    let Some(name) = query.text("sampler") else { return Ok(Vec::new()) };
+    let kinds = match name {
+        "torch-distributed" => {
+            let ranks = ranks(query.text("rank").unwrap_or("0")).ok_or_else(|| {
+                ApiError::usage(format!("rank takes ranks like 2, 0-7 or 0,4: at most {MAX_PLAN_RANKS} of them"))
+            })?;
+            let (world, drop_last) = (query.number("world")?.unwrap_or(1), query.flag("sampler-drop-last", false)?);
+            ranks.into_iter().map(|rank| SamplerKind::Distributed { rank, world, drop_last }).collect()
+        }
+        "torch-random" => {
+            let generator = match query.text("generator") {
                 None | Some("given") => Drawn::Given,
                 Some("default") => Drawn::Default,
                 Some(other) => {
                     return Err(ApiError::usage(format!("generator takes given or default, not {other:?}")));
                 }
-            },
-            reseeded: query.flag("reseeded", false)?,
-            persistent_workers: query.flag("persistent-workers", false)?,
-        },
+            };
+            let reseeded = query.flag("reseeded", false)?;
+            let persistent_workers = query.flag("persistent-workers", false)?;
+            vec![SamplerKind::Random { generator, reseeded, persistent_workers }]
+        }
         other => {
             return Err(ApiError::usage(format!("sampler takes torch-distributed or torch-random, not {other:?}")));
         }
@@ -113,7 +167,8 @@ fn sampler(query: &Query) -> Result<Option<Sampler>, ApiError> {
     if seed < i128::from(i64::MIN) || seed > i128::from(u64::MAX) {
         return Err(ApiError::usage("option seed takes an integer of 64 bits"));
     }
-    Ok(Some(Sampler { kind, seed: seed as u64, shuffle: query.flag("shuffle", true)?, batches }))
+    let shuffle = query.flag("shuffle", true)?;
+    Ok(kinds.into_iter().map(|kind| Sampler { kind, seed: seed as u64, shuffle, batches }).collect())
 }
 
 /// Hands each line of `text` to `take`, without its end; empty ones are left out.

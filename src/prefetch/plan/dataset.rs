@@ -19,7 +19,7 @@ use super::PlanError;
 use super::names::{compare, is_image};
 use crate::block::Cid;
 use crate::limits::{MAX_DIRECTORY_DEPTH, MAX_PLAN_FILES, MAX_PLAN_PATHS_BYTES, MAX_SYMLINK_HOPS};
-use crate::tree::{FileKind, Location, Tree, TreeError};
+use crate::tree::{FileKind, Inodes, Location, ROOT_INODE, Tree, TreeError};
 
 /// Entries of a directory that are asked for at a time.
 const PAGE: usize = 1024;
@@ -59,6 +59,19 @@ impl Texts {
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
         self.bytes.get(start..end)
     }
+}
+
+/// The number of the inode that the directory at `<root>/a/b` has in a mount, where it is opened by this very path.
+pub async fn inode_of(tree: &Tree, path: &str) -> Result<u64, PlanError> {
+    let mut names = path.split('/').filter(|name| !name.is_empty());
+    let root = names.next().unwrap_or_default();
+    let mut entry = tree.root_lookup(root.as_bytes()).await?;
+    let mut number = Inodes::number(ROOT_INODE, root.as_bytes(), &entry);
+    for name in names {
+        entry = tree.lookup(&entry.location, name.as_bytes()).await?;
+        number = Inodes::number(number, name.as_bytes(), &entry);
+    }
+    Ok(number)
 }
 
 /// A file that was found.
@@ -126,12 +139,17 @@ impl Dataset {
         Some((cid, self.sizes[index as usize]))
     }
 
+    /// The size in bytes of file number `index`, as in [`Dataset::file`].
+    pub fn size(&self, index: u32) -> u64 {
+        self.sizes.get(index as usize).copied().unwrap_or_default()
+    }
+
     /// The path of file number `index` below the directory, while paths are kept.
     pub fn path(&self, index: u32) -> Option<&[u8]> {
         self.paths.get(index as usize)
     }
 
-    /// Lets go of the paths.
+    /// Lets go of the paths, for a dataset that is kept for long.
     pub fn forget_paths(&mut self) {
         self.paths = Texts::default();
         self.cids.bytes.shrink_to_fit();

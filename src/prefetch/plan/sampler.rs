@@ -10,6 +10,8 @@
 //! What is told here has to be what the job does, and cannot be checked before it reads. So nothing depends on a plan
 //! being right: one that the reads contradict is dropped.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::PlanError;
@@ -68,6 +70,16 @@ pub struct Batches {
     pub size: u64,
     /// Whether the last one is left out where it is not full.
     pub drop_last: bool,
+}
+
+impl fmt::Display for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            SamplerKind::Distributed { rank, world, .. } => write!(f, "torch-distributed rank {rank} of {world}")?,
+            SamplerKind::Random { .. } => f.write_str("torch-random")?,
+        }
+        if self.shuffle { write!(f, " seed {}", self.seed as i64) } else { f.write_str(" without shuffling") }
+    }
 }
 
 /// The words that an int64 is drawn from.
