@@ -193,7 +193,12 @@ pub fn page(figures: &Figures) -> String {
     counted("store_collections", "Garbage collections", None, figures.collections);
     counted("store_collected_blocks", "Blocks that garbage collections removed", None, figures.collected.0);
     counted("store_collected", "Their bytes", bytes(), figures.collected.1);
-    counted("contradicted_plans", "Plans that were dropped, as other files were read", None, figures.contradicted_plans);
+    counted(
+        "contradicted_plans",
+        "Plans that were dropped, as other files were read",
+        None,
+        figures.contradicted_plans,
+    );
     counted("hidden_names", "Names in listings that no file can have", None, figures.hidden_names);
     let hits = Family::<Tier, Counter>::default();
     hits.get_or_create(&Tier { tier: "ram" }).inc_by(figures.hits.0);

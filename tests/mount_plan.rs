@@ -124,10 +124,8 @@ fn a_plan_is_followed_by_a_daemon_alone() {
     assert!(error.contains("cidfs mount"), "{error}");
     assert_eq!(fixture.run(&["plan", "--list"]), "no plan is followed\n");
     for ranks in ["8-7", "x", "0-1000", "0,"] {
-        let error = fixture.fail(
-            1,
-            &["plan", &cid, "--print", "--sampler", "torch-distributed", "--world", "9999", "--rank", ranks],
-        );
+        let error = fixture
+            .fail(1, &["plan", &cid, "--print", "--sampler", "torch-distributed", "--world", "9999", "--rank", ranks]);
         assert!(error.contains("ranks like"), "{error}");
     }
 }

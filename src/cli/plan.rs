@@ -125,7 +125,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     if !arguments.print {
         let value: Value = reply.json().await?;
         let bytes = value["Bytes"].as_u64().unwrap_or_default();
-        context.print(&value, |out| writeln!(out, "a plan of {} files, {}, is followed", value["Files"], size(bytes)))?;
+        context
+            .print(&value, |out| writeln!(out, "a plan of {} files, {}, is followed", value["Files"], size(bytes)))?;
         client.close().await?;
         return Ok(Outcome::Done);
     }
@@ -192,7 +193,8 @@ impl Arguments {
         let call = call.option("epoch", self.epoch.to_string());
         let Some(sampler) = &self.sampler else { return call.flag("order", true) };
         let call = call.option("sampler", sampler).maybe("seed", self.seed.as_ref());
-        let call = call.maybe("rank", self.rank.as_ref()).maybe("world", self.world).maybe("batch-size", self.batch_size);
+        let call =
+            call.maybe("rank", self.rank.as_ref()).maybe("world", self.world).maybe("batch-size", self.batch_size);
         let call = call.flag("drop-last", self.drop_last).flag("sampler-drop-last", self.sampler_drop_last);
         let call = call.flag("shuffle", !self.no_shuffle).flag("reseeded", self.reseeded);
         let call = call.flag("persistent-workers", self.persistent_workers);

@@ -196,7 +196,9 @@ impl State {
             is_followed |= follower.note(file.number, now);
         }
         if !is_followed {
-            for (_, follower) in self.followers.iter_mut().filter(|(_, follower)| follower.covers(&file.root, &file.above)) {
+            for (_, follower) in
+                self.followers.iter_mut().filter(|(_, follower)| follower.covers(&file.root, &file.above))
+            {
                 follower.stray();
             }
         }
