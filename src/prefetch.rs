@@ -277,7 +277,9 @@ impl Prefetch {
     /// epoch follows another. It is dropped when it has come to its end, when readers read other files than it says, or with
     /// [`Prefetch::unfollow`]; the [`Progress`] tells which.
     pub fn follow(&self, root: &Cid, order: impl Iterator<Item = Upcoming> + Send + 'static) -> Arc<Progress> {
-        self.follow_order(root, None, Box::new(order))
+        let progress = self.inner.state.lock().follow(root.clone(), Box::new(order), Instant::now());
+        self.inner.wake();
+        progress
     }
 
     /// [`Prefetch::follow`], of an order that is for the directory with this inode: what is read elsewhere says nothing about
@@ -288,11 +290,9 @@ impl Prefetch {
         directory: u64,
         order: impl Iterator<Item = Upcoming> + Send + 'static,
     ) -> Arc<Progress> {
-        self.follow_order(root, Some(directory), Box::new(order))
-    }
-
-    fn follow_order(&self, root: &Cid, scope: Option<u64>, order: upcoming::Order) -> Arc<Progress> {
-        let progress = self.inner.state.lock().follow(root.clone(), scope, order, Instant::now());
+        let mut state = self.inner.state.lock();
+        let progress = state.follow_below(root.clone(), Some(directory), Box::new(order), Instant::now());
+        drop(state);
         self.inner.wake();
         progress
     }

@@ -141,7 +141,12 @@ impl State {
     }
 
     /// Follows an order that was handed over, in place of another plan for the same root.
-    pub fn follow(&mut self, root: Cid, scope: Option<u64>, order: Order, now: Instant) -> Arc<Progress> {
+    pub fn follow(&mut self, root: Cid, order: Order, now: Instant) -> Arc<Progress> {
+        self.follow_below(root, None, order, now)
+    }
+
+    /// The same; reads outside of the directory `scope` say nothing about the order.
+    pub fn follow_below(&mut self, root: Cid, scope: Option<u64>, order: Order, now: Instant) -> Arc<Progress> {
         self.end_where(Fate::Stopped, |follower| follower.root == root);
         let mut follower = Follower::new(root, Origin::Plan, "plan".into(), order, now);
         follower.scope = scope;
