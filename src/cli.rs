@@ -24,6 +24,7 @@ mod context;
 mod daemon;
 mod dag;
 mod documents;
+mod fetch;
 mod get;
 mod id;
 mod init;
@@ -48,6 +49,7 @@ mod swarm;
 mod umount;
 mod version;
 mod warmup;
+mod why;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -88,6 +90,8 @@ enum Verb {
     Ls(ls::Arguments),
     Cat(cat::Arguments),
     Get(get::Arguments),
+    Fetch(fetch::Arguments),
+    Why(why::Arguments),
     Stat(stat::Arguments),
     Pin(pin::Arguments),
     Plan(Box<plan::Arguments>),
@@ -203,6 +207,8 @@ fn run(cli: Cli, purpose: String) -> anyhow::Result<Outcome> {
             Verb::Ls(arguments) => ls::run(&arguments, &context).await,
             Verb::Cat(arguments) => cat::run(&arguments, &context).await,
             Verb::Get(arguments) => get::run(&arguments, &context).await,
+            Verb::Fetch(arguments) => fetch::run(&arguments, &context).await,
+            Verb::Why(arguments) => why::run(&arguments, &context).await,
             Verb::Stat(arguments) => stat::run(&arguments, &context).await,
             Verb::Pin(arguments) => pin::run(&arguments, &context).await,
             Verb::Plan(arguments) => plan::run(&arguments, &context).await,

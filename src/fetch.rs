@@ -9,11 +9,13 @@
 //!
 //! - [`source`]: what blocks come from. [`flight`], `places`, `failures`, `keep`, `recent`: fetches on their way, how many run at
 //!   once, what failed lately, what is written behind the readers' backs, what `cidfs why` tells.
-//! - [`walk`]: every block of a DAG, once.
+//! - [`walk`]: every block of a DAG, once; `ahead`: what it will come to. [`bring`]: all of them, from wherever they are.
 //! - [`pin`]: pins of whole DAGs, and whether they are still whole.
 //! - [`car`]: DAGs to and from CARs.
 //! - [`stat`] and [`refs`]: the sizes of DAGs, and their links as a list.
 
+mod ahead;
+pub mod bring;
 pub mod car;
 mod failures;
 mod flight;
@@ -35,7 +37,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use self::flight::{Flights, Waiter};
+use self::flight::{Bulk, Flights, Waiter};
 pub use self::recent::{FetchReport, NoteReport};
 use self::source::Source;
 use crate::block::{Block, Cid};
@@ -218,6 +220,26 @@ impl Fetch {
             (Err(_), Some(error)) => Err(error),
             (result, _) => result,
         }
+    }
+
+    /// Has a block that is not here fetched, and returns at once.
+    fn start(&self, cid: &Cid, priority: Priority) -> Result<Waiter, FetchError> {
+        self.join(self.session.as_ref(), cid, priority)
+    }
+
+    /// Has the whole DAG below `root` sent in one go, if who brought the session's last block has a way to. Dropped, it stops.
+    fn start_bulk(&self, root: &Block) -> Option<Bulk> {
+        self.flights.as_ref()?.start_bulk(self.session.as_ref()?, root)
+    }
+
+    /// Whether a block is on this machine.
+    fn is_here(&self, cid: &Cid) -> bool {
+        self.store.has(cid) || self.flights.as_ref().is_some_and(|flights| flights.keeper.get(cid).is_some())
+    }
+
+    /// Blocks and bytes that came in for `root`, by who sent them, most first; of roots that were not read for long, none.
+    pub fn brought(&self, root: &Cid) -> Vec<(String, u64, u64)> {
+        self.flights.as_ref().map_or_else(Vec::new, |flights| flights.brought(root))
     }
 
     fn join(&self, root: Option<&Cid>, cid: &Cid, priority: Priority) -> Result<Waiter, FetchError> {

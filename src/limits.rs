@@ -267,6 +267,12 @@ pub const MAX_FETCH_WRITERS: usize = 4;
 /// What is fetched for a root before it may be evicted, in bytes: a writer holds what it has written.
 pub const FETCH_WRITER_BYTES: usize = 64 * 1024 * 1024;
 
+/// Blocks that a walk of a whole DAG has fetched ahead of it: enough to fill a path of 1 Gbit/s and 100 ms.
+pub const WALK_AHEAD_BLOCKS: usize = 256;
+
+/// What a walk has fetched ahead of it, in bytes, as far as sizes are known.
+pub const WALK_AHEAD_BYTES: usize = 32 * 1024 * 1024;
+
 /// Roots of which is remembered which source brought their last block.
 pub const MAX_FETCH_SESSIONS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(1024).unwrap();
 

@@ -17,6 +17,7 @@ mod body;
 mod car;
 pub mod cidfs;
 pub mod dag;
+pub mod fetch;
 pub mod files;
 pub mod names;
 pub mod node;
@@ -121,6 +122,8 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/cidfs/warmup", post(warmup::warmup))
         .route("/cidfs/warmup/stop", post(warmup::stop))
         .route("/cidfs/stat", post(files::stat))
+        .route("/cidfs/fetch", post(fetch::fetch))
+        .route("/cidfs/why", post(fetch::why))
         .route("/cidfs/config", post(cidfs::config));
     if reach == Reach::Owner {
         kubo = kubo.route("/cidfs/add", post(add::local));

@@ -50,6 +50,19 @@ pub(super) struct Flights {
     places: Arc<Places>,
     /// Which source brought the last block of each session: it gets no handicap.
     winners: Mutex<LruCache<Cid, Arc<str>>>,
+    /// Blocks and bytes of each session, by who sent them.
+    sessions: Mutex<LruCache<Cid, Brought>>,
+}
+
+type Brought = HashMap<Arc<str>, (u64, u64)>;
+
+/// A whole DAG on its way in one go. Dropped, it stops.
+pub(crate) struct Bulk(AbortHandle);
+
+impl Drop for Bulk {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What was done since the start.
@@ -61,7 +74,7 @@ pub(super) struct Counters {
     pub dropped: AtomicU64,
     pub refused: AtomicU64,
     /// Blocks and bytes by whoever sent them.
-    pub brought: Mutex<HashMap<Arc<str>, (u64, u64)>>,
+    pub brought: Mutex<Brought>,
 }
 
 /// One block on its way.
@@ -106,6 +119,7 @@ impl Flights {
             table: Mutex::default(),
             places: Arc::default(),
             winners: Mutex::new(LruCache::new(MAX_FETCH_SESSIONS)),
+            sessions: Mutex::new(LruCache::new(MAX_FETCH_SESSIONS)),
         }))
     }
 
@@ -195,7 +209,7 @@ impl Flights {
     /// Takes in a block that nobody needs to have asked for: it is kept, and whoever waits for it has it. Blocks the thread
     /// while the disk is behind.
     pub fn take_in(&self, block: &Block, root: Option<&Cid>, whom: &str) {
-        self.counters.brought(whom, block.data().len());
+        self.count_brought(root, whom, block.data().len());
         let keeper = &self.keeper;
         // Kept first: who asks after the fetch has landed must find it.
         self.runtime.block_on(keeper.put(block, root));
@@ -219,6 +233,53 @@ impl Flights {
         reports.extend(self.recent.about(cid));
         reports.sort_by_key(|report| (report.cid != cid.to_string(), Reverse(report.milliseconds)));
         reports
+    }
+
+    fn count_brought(&self, session: Option<&Cid>, whom: &str, len: usize) {
+        count(&mut self.counters.brought.lock(), whom, len);
+        if let Some(session) = session {
+            let mut sessions = self.sessions.lock();
+            count(sessions.get_or_insert_mut(session.clone(), Brought::new), whom, len);
+        }
+    }
+
+    /// What came in for a root, by who sent it, most first.
+    pub fn brought(&self, root: &Cid) -> Vec<(String, u64, u64)> {
+        let mut sessions = self.sessions.lock();
+        let Some(brought) = sessions.get(root) else { return Vec::new() };
+        let mut list: Vec<(String, u64, u64)> =
+            brought.iter().map(|(whom, (blocks, bytes))| (whom.to_string(), *blocks, *bytes)).collect();
+        list.sort_by_key(|(_, _, bytes)| Reverse(*bytes));
+        list
+    }
+
+    /// Has the DAG below `root` sent in one go, if who brought the last block of `session` has a way to.
+    pub fn start_bulk(self: &Arc<Self>, session: &Cid, root: &Block) -> Option<Bulk> {
+        let winner = self.winners.lock().get(session).cloned()?;
+        let source = self.sources.load().iter().find(|source| source.name() == &*winner).cloned()?;
+        let log = Arc::new(Log::new(root.cid().clone(), Some(session.clone())));
+        let (_, priority) = watch::channel(Priority::Background);
+        let request = Request::new(log.clone(), priority, source.name());
+        let (flights, of) = (Arc::downgrade(self), session.clone());
+        let take = move |block: Block, whom: &str| match flights.upgrade() {
+            Some(flights) => {
+                flights.take_in(&block, Some(&of), whom);
+                true
+            }
+            None => false,
+        };
+        let sending = source.fetch_dag(request, root, Arc::new(take))?;
+        let flights = Arc::downgrade(self);
+        let task = self.runtime.spawn(async move {
+            let end = match sending.await {
+                Ok(()) => End::Fetched(0),
+                Err(error) => End::Failed(error.to_string()),
+            };
+            if let Some(flights) = flights.upgrade() {
+                flights.recent.push(&log, Priority::Background, &end);
+            }
+        });
+        Some(Bulk(task.abort_handle()))
     }
 
     async fn fly(&self, flight: &Flight) -> Outcome {
@@ -332,7 +393,7 @@ impl Flights {
             log.brought_by(source.name(), "");
             source.name().to_owned()
         });
-        self.counters.brought(&from, block.data().len());
+        self.count_brought(log.session.as_ref(), &from, block.data().len());
         if let Some(session) = &log.session {
             let mut winners = self.winners.lock();
             if winners.get(session).is_none_or(|winner| **winner != *source.name()) {
@@ -345,16 +406,14 @@ impl Flights {
 /// Long enough for a sleep that nobody waits for.
 const FAR: Duration = Duration::from_hours(1);
 
-impl Counters {
-    fn brought(&self, whom: &str, len: usize) {
-        let mut brought = self.brought.lock();
-        // Whoever sends is known by a bounded number of names; past it they are counted together.
-        let name: Arc<str> =
-            if brought.contains_key(whom) || brought.len() < MAX_SENDERS { whom.into() } else { "others".into() };
-        let (blocks, bytes) = brought.entry(name).or_default();
-        *blocks += 1;
-        *bytes += len as u64;
-    }
+/// Counts a block.
+fn count(brought: &mut Brought, whom: &str, len: usize) {
+    // Whoever sends is known by a bounded number of names; past it they are counted together.
+    let name: Arc<str> =
+        if brought.contains_key(whom) || brought.len() < MAX_SENDERS { whom.into() } else { "others".into() };
+    let (blocks, bytes) = brought.entry(name).or_default();
+    *blocks += 1;
+    *bytes += len as u64;
 }
 
 /// Senders that are counted one by one.
@@ -417,6 +476,14 @@ impl Drop for Landing<'_> {
 }
 
 impl Waiter {
+    /// The block, where it has arrived.
+    pub fn arrived(&self) -> Option<Block> {
+        match &*self.outcome.borrow() {
+            Some(Outcome::Here(block)) => Some(block.clone()),
+            _ => None,
+        }
+    }
+
     /// The block, or why it cannot be had in time.
     pub async fn wait(mut self) -> Result<Block, FetchError> {
         let begun = Instant::now();

@@ -59,6 +59,8 @@ impl GatewaySource {
             // Where it comes, this is dropped.
             tokio::time::sleep(CAR_LOOK_UP).await;
         }
+        // Where it has just come, this ends here, before anybody is asked.
+        tokio::task::yield_now().await;
     }
 }
 
@@ -94,12 +96,12 @@ impl Watch for Watched<'_> {
 }
 
 /// Ends a CAR also where who wanted it has gone.
-struct UnderWay<'a> {
-    source: &'a GatewaySource,
+struct UnderWay {
+    source: Arc<GatewaySource>,
     announced: Arc<Announced>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.announced.end();
         self.source.cars.lock().retain(|car| !Arc::ptr_eq(car, &self.announced));
@@ -133,15 +135,23 @@ impl Source for GatewaySource {
         self.progress.lock().peek(session?).copied()
     }
 
-    fn fetch_dag(&self, root: Request, take: Take) -> Option<BoxFuture<'_, Result<(), SourceError>>> {
-        let announced = Announced::new(&root.cid);
+    fn fetch_dag(
+        self: Arc<Self>,
+        request: Request,
+        root: &Block,
+        take: Take,
+    ) -> Option<BoxFuture<'static, Result<(), SourceError>>> {
+        if !self.gateways.send_cars() {
+            return None;
+        }
+        let announced = Announced::new(root);
         self.cars.lock().push(announced.clone());
-        let under_way = UnderWay { source: self, announced };
+        let under_way = UnderWay { source: self.clone(), announced };
         Some(
             async move {
-                let watched = Watched { request: &root, source: self };
+                let watched = Watched { request: &request, source: &self };
                 let take = move |block, gateway: &str| take(block, &format!("{NAME} {gateway}"));
-                let dag = self.gateways.dag(&root.cid, &watched, &under_way.announced, take).await;
+                let dag = self.gateways.dag(&request.cid, &watched, &under_way.announced, take).await;
                 dag.map(drop).map_err(|error| error_of(&error))
             }
             .boxed(),

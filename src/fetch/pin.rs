@@ -33,11 +33,17 @@ pub(super) async fn hold(
         keep(fetch, reach, cid, writer).await?;
         return Ok(1);
     }
-    let mut walk = Walk::new(fetch, reach, vec![cid.clone()]);
+    // The writer keeps what comes, in the order of the walk.
+    let mut walk = Walk::new(&fetch.unkept(), reach, vec![cid.clone()]);
     while let Some(visit) = walk.next().await? {
         match visit {
             Visit::Node(block) => writer.put(&block)?,
-            Visit::Leaf(cid) => keep(fetch, reach, &cid, writer).await?,
+            Visit::Leaf(cid) => {
+                if !writer.keep(&cid)? {
+                    let block = walk.fetch(&cid).await?;
+                    writer.put(&block)?;
+                }
+            }
         }
         progress(walk.met() as u64);
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, RandomState};
 
+use super::Fetch;
 use super::walk::{Fingerprinted, Path, Reach, WalkError, fingerprint};
-use super::{Fetch, Priority};
 use crate::block::Cid;
 use crate::dag;
 
@@ -65,6 +65,7 @@ impl Refs {
     /// Begins with a root; what was named for another one counts as named.
     pub fn start(&mut self, root: &Cid) {
         self.path = Path::new(&self.fetch, Reach::Anywhere);
+        self.path.begin(root);
         self.root = Some(root.clone());
     }
 
@@ -88,7 +89,7 @@ impl Refs {
                 let block = self.path.fetch(&link.cid).await?;
                 self.path.enter(&block)?;
             } else if is_named && !self.fetch.store().has(&link.cid) {
-                self.fetch.get(&link.cid, Priority::Background).await?;
+                self.path.fetch(&link.cid).await?;
             }
             if is_named {
                 return Ok(Some(Edge { from, to: link.cid, name: link.name }));

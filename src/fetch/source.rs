@@ -37,9 +37,15 @@ pub trait Source: Send + Sync + 'static {
         None
     }
 
-    /// Brings as much as it can of the DAG below `root` in one go, where it has a way to: every block is handed to `take`, which
-    /// may block. Until it ends, [`Source::fetch`] of a block that is on its way waits for it. `None` where it has no way.
-    fn fetch_dag(&self, _root: Request, _take: Take) -> Option<BoxFuture<'_, Result<(), SourceError>>> {
+    /// Brings as much as it can of the DAG below the block `_root` in one go, where it has a way to: every block is handed to
+    /// `take`, which may block. From now on until it ends, [`Source::fetch`] of a block that is on its way waits for it. `None`
+    /// where it has no way.
+    fn fetch_dag(
+        self: Arc<Self>,
+        _request: Request,
+        _root: &Block,
+        _take: Take,
+    ) -> Option<BoxFuture<'static, Result<(), SourceError>>> {
         None
     }
 }

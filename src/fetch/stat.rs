@@ -1,7 +1,7 @@
 //! How large DAGs are, and what they share: the figures of kubo's `dag stat`.
 
 use super::walk::{Reach, Seen, Visit, Walk, WalkError};
-use super::{Fetch, FetchError, Priority};
+use super::{Fetch, FetchError};
 use crate::block::Cid;
 
 /// What [`dag_stat`] has counted.
@@ -48,7 +48,7 @@ pub async fn dag_stat(fetch: &Fetch, roots: &[Cid], mut progress: impl FnMut(&Da
         while let Some(visit) = walk.next().await? {
             let size = match &visit {
                 Visit::Node(block) => block.data().len() as u64,
-                Visit::Leaf(cid) => size(fetch, cid).await?,
+                Visit::Leaf(cid) => size(fetch, &mut walk, cid).await?,
             };
             if let Some(root) = stat.roots.last_mut() {
                 root.blocks += 1;
@@ -67,10 +67,10 @@ pub async fn dag_stat(fetch: &Fetch, roots: &[Cid], mut progress: impl FnMut(&Da
 }
 
 /// The size of one block in bytes.
-async fn size(fetch: &Fetch, cid: &Cid) -> Result<u64, FetchError> {
+async fn size(fetch: &Fetch, walk: &mut Walk, cid: &Cid) -> Result<u64, FetchError> {
     let here = fetch.store().size(cid).map_err(|source| FetchError::Store { cid: cid.clone(), source })?;
     match here {
         Some(size) => Ok(size),
-        None => Ok(fetch.get(cid, Priority::Background).await?.data().len() as u64),
+        None => Ok(walk.fetch(cid).await?.data().len() as u64),
     }
 }

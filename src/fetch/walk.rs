@@ -4,6 +4,8 @@
 //! has seen, and holds the nodes on the way from the root to where it is, but no more than [`MAX_WALK_BYTES`] of them: on
 //! the way back what was let go is fetched again, at most once for each block below it. It does not recurse.
 //!
+//! Where blocks come from afar, what comes next is fetched ahead ([`ahead`]).
+//!
 //! Blocks that cannot have links are named, not fetched: whoever walks decides whether to read them, or only to ask
 //! whether they are here. An error does not end a walk: the next step goes on behind the block that could not be had, so
 //! that a caller may list all that is missing.
@@ -12,6 +14,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::vec::IntoIter;
 
+use super::ahead::{self, Ahead};
 use super::{Fetch, FetchError, Priority};
 use crate::block::{Block, Cid};
 use crate::dag::{self, DagError, Link, Links};
@@ -106,7 +109,10 @@ impl Walk {
             let cid = match self.path.next_link().await? {
                 Some((_, link)) => link.cid,
                 None => match self.roots.next() {
-                    Some(root) => root,
+                    Some(root) => {
+                        self.path.begin(&root);
+                        root
+                    }
                     None => return Ok(None),
                 },
             };
@@ -132,7 +138,7 @@ impl Walk {
     }
 
     /// A leaf, from where the walk gets its blocks.
-    pub async fn fetch(&self, cid: &Cid) -> Result<Block, FetchError> {
+    pub async fn fetch(&mut self, cid: &Cid) -> Result<Block, FetchError> {
         self.path.fetch(cid).await
     }
 
@@ -145,7 +151,10 @@ impl Walk {
 /// The nodes on the way from a root to where a walk is.
 pub(super) struct Path {
     fetch: Fetch,
+    /// Whether `fetch` is of a session that is none of ours.
+    is_bound: bool,
     reach: Reach,
+    ahead: Ahead,
     open: Vec<Open>,
     /// The bytes of the blocks that are held, and how many nodes from the root on are not.
     held_bytes: usize,
@@ -163,7 +172,16 @@ struct Open {
 
 impl Path {
     pub fn new(fetch: &Fetch, reach: Reach) -> Path {
-        Path { fetch: fetch.clone(), reach, open: Vec::new(), held_bytes: 0, let_go: 0 }
+        let (is_bound, ahead) = (fetch.session.is_some(), Ahead::default());
+        Path { fetch: fetch.clone(), is_bound, reach, ahead, open: Vec::new(), held_bytes: 0, let_go: 0 }
+    }
+
+    /// Begins with a root: what is fetched is its, unless the caller has said whose it is.
+    pub fn begin(&mut self, root: &Cid) {
+        if !self.is_bound {
+            self.fetch = self.fetch.session(root);
+        }
+        self.ahead = Ahead::default();
     }
 
     /// How many nodes there are above where the walk is.
@@ -171,7 +189,18 @@ impl Path {
         self.open.len()
     }
 
-    pub async fn fetch(&self, cid: &Cid) -> Result<Block, FetchError> {
+    /// The block that the walk has come to.
+    pub async fn fetch(&mut self, cid: &Cid) -> Result<Block, FetchError> {
+        if self.reach == Reach::Anywhere {
+            let open = self.open.iter().rev().filter_map(|open| open.links.as_ref());
+            let path = open.map(|(links, _)| links.clone());
+            return ahead::fetch(&mut self.ahead, &self.fetch, cid, path).await;
+        }
+        self.again(cid).await
+    }
+
+    /// A block that the walk has been at before.
+    async fn again(&self, cid: &Cid) -> Result<Block, FetchError> {
         match self.reach {
             Reach::Anywhere => self.fetch.get(cid, Priority::Background).await,
             Reach::Local => self
@@ -188,6 +217,9 @@ impl Path {
         let at = links.position();
         if links.clone().next().is_none() {
             return Ok(());
+        }
+        if self.ahead.is_active() {
+            self.ahead.enter(&self.fetch, block, &links);
         }
         if self.open.len() >= MAX_WALK_DEPTH {
             return Err(WalkError::TooDeep { cid });
@@ -211,7 +243,7 @@ impl Path {
         while let Some(open) = self.open.last() {
             if open.links.is_none() {
                 let (cid, at) = (open.cid.clone(), open.at);
-                let again = match self.fetch(&cid).await {
+                let again = match self.again(&cid).await {
                     Ok(block) => Links::decode(&cid, block.data())
                         .map(|links| (links.from_position(at), block.data().len()))
                         .map_err(|source| WalkError::Node { cid, source }),

@@ -176,6 +176,11 @@ impl Gateways {
         self.endpoints.is_empty()
     }
 
+    /// Whether any of them may send CARs.
+    pub fn send_cars(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.sends_cars())
+    }
+
     /// How each gateway does.
     pub fn health(&self) -> Vec<HealthReport> {
         self.endpoints.iter().map(|endpoint| endpoint.report()).collect()

@@ -15,7 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use cidfs::block::{Block, Cid};
+use cidfs::block::{Block, Cid, HashFunction, codec};
 use cidfs::dag::car::CarWriter;
 use cidfs::dag::links;
 use futures::StreamExt;
@@ -51,6 +51,10 @@ pub enum Manner {
     Silent,
     /// Honest with blocks, and no CARs.
     BlocksOnly,
+    /// Honest with blocks; of a CAR the first part, and closes.
+    CutsCars(usize),
+    /// Honest with blocks; CARs that begin with blocks that nobody asked for.
+    ForeignCars,
 }
 
 pub struct Gateway {
@@ -208,7 +212,7 @@ async fn respond(shared: &Arc<Shared>, cid: &str, query: &HashMap<String, String
     let Some(block) = shared.blocks.lock().unwrap().get(&cid).cloned() else {
         return (StatusCode::NOT_FOUND, "no such block").into_response();
     };
-    let mut bytes = if is_car { car(shared, &block) } else { block.data().clone() };
+    let mut bytes = if is_car { car(shared, &block, *manner == Manner::ForeignCars) } else { block.data().clone() };
     if *manner == Manner::Lies {
         bytes = bytes.iter().map(|byte| byte ^ 1).collect();
     }
@@ -217,6 +221,10 @@ async fn respond(shared: &Arc<Shared>, cid: &str, query: &HashMap<String, String
     if let Manner::Claims(length) = manner {
         head = head.header(header::CONTENT_LENGTH, *length);
     }
+    let manner = match manner {
+        Manner::CutsCars(len) if is_car => &Manner::Truncates(*len),
+        manner => manner,
+    };
     head.body(body(shared, bytes, manner)).unwrap()
 }
 
@@ -232,7 +240,11 @@ fn body(shared: &Arc<Shared>, bytes: Bytes, manner: &Manner) -> Body {
     };
     match manner {
         Manner::Truncates(len) => {
-            let broken = stream::iter([Err(std::io::Error::other("cut"))]);
+            // What was sent must have left before the connection is broken.
+            let broken = stream::once(async {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Err(std::io::Error::other("cut"))
+            });
             Body::from_stream(pieces(bytes.slice(..*len.min(&bytes.len()))).map(sent).chain(broken))
         }
         Manner::Stalls(len) => {
@@ -254,10 +266,17 @@ fn body(shared: &Arc<Shared>, bytes: Bytes, manner: &Manner) -> Body {
 }
 
 /// The DAG below `root` depth first, each block once, as far as it is here.
-fn car(shared: &Shared, root: &Block) -> Bytes {
+fn car(shared: &Shared, root: &Block, foreign: bool) -> Bytes {
     let blocks = shared.blocks.lock().unwrap();
     let mut out = Vec::new();
     let mut writer = CarWriter::new(&mut out, std::slice::from_ref(root.cid())).unwrap();
+    if foreign {
+        let data = Bytes::from([&u64::MAX.to_le_bytes()[..], &[7; 992]].concat());
+        let stranger = Block::new(codec::RAW, HashFunction::Sha2_256, data);
+        for _ in 0..10_000 {
+            writer.write(&stranger).unwrap();
+        }
+    }
     let mut seen = std::collections::HashSet::new();
     let mut stack = vec![root.cid().clone()];
     while let Some(cid) = stack.pop() {

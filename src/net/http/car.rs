@@ -48,10 +48,13 @@ pub struct DagSummary {
 }
 
 impl Announced {
-    /// The root alone.
-    pub fn new(root: &Cid) -> Arc<Announced> {
-        let state = State { cids: HashSet::from([root.clone()]), progress: Instant::now(), is_over: false };
-        Arc::new(Announced { state: Mutex::new(state) })
+    /// The root, which is here, and what it links to.
+    pub fn new(root: &Block) -> Arc<Announced> {
+        let state = State { cids: HashSet::new(), progress: Instant::now(), is_over: false };
+        let announced = Arc::new(Announced { state: Mutex::new(state) });
+        announced.announce(root);
+        announced.state.lock().cids.insert(root.cid().clone());
+        announced
     }
 
     /// Whether `cid` may be expected soon: it was announced, and the CAR goes on.
@@ -76,8 +79,15 @@ impl Announced {
         self.state.lock().cids.contains(cid)
     }
 
-    /// `block` has come, and announces what it links to. False where too much is announced.
-    fn came(&self, block: &Block) -> bool {
+    /// `cid` has come.
+    fn came(&self, cid: &Cid) {
+        let mut state = self.state.lock();
+        state.cids.remove(cid);
+        state.progress = Instant::now();
+    }
+
+    /// `block` announces what it links to. False where too much is announced.
+    fn announce(&self, block: &Block) -> bool {
         let mut state = self.state.lock();
         if can_link(block.cid().codec())
             && let Ok(links) = Links::decode(block.cid(), block.data())
@@ -91,8 +101,6 @@ impl Announced {
                 }
             }
         }
-        state.cids.remove(block.cid());
-        state.progress = Instant::now();
         true
     }
 }
@@ -167,11 +175,14 @@ fn read(pieces: Pieces, announced: &Announced, mut take: impl FnMut(Block) -> bo
         };
         summary.blocks += 1;
         summary.bytes += block.data().len() as u64;
-        let wants_more = take(block.clone());
-        // Until now it was on its way; from now on it is here.
-        if !announced.came(&block) {
+        // Who is given the block asks for what it links to, which is on its way by then; and the block itself is on its way
+        // until it is here.
+        if !announced.announce(&block) {
             break Some(format!("more than {MAX_ANNOUNCED_BLOCKS} blocks are to come"));
         }
+        let cid = block.cid().clone();
+        let wants_more = take(block);
+        announced.came(&cid);
         if !wants_more {
             break None;
         }

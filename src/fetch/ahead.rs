@@ -1,0 +1,223 @@
+//! What a walk will come to, fetched before it is there.
+//!
+//! Where blocks come from afar, a walk that asked for one at a time would wait a round trip for each. Once it misses one, a list
+//! of what it comes to next is kept, in its order: blocks, and the links of nodes that were not unrolled yet. From its beginning on,
+//! as many are on their way as [`WALK_AHEAD_BLOCKS`] and [`WALK_AHEAD_BYTES`] allow; a node that arrives is unrolled in its place. The
+//! walk's order is not changed, nor does it pay anything while all that it reads is here.
+//!
+//! Where the first block came from a source that sends whole DAGs in one go, the rest of its DAG is asked for that way, too.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+
+use super::flight::{Bulk, Waiter};
+use super::{Fetch, FetchError, Priority};
+use crate::block::{Block, Cid};
+use crate::dag::{Links, can_link};
+use crate::limits::{WALK_AHEAD_BLOCKS, WALK_AHEAD_BYTES};
+
+/// How many places of the list are looked at each time, and how many nodes that are here are read for it.
+const MAX_STEPS: usize = 4 * WALK_AHEAD_BLOCKS;
+const MAX_READS: usize = 16;
+/// After so many blocks in a row that were here, nothing more is looked for ahead.
+const QUIET: usize = 4 * WALK_AHEAD_BLOCKS;
+/// What is assumed of the size of blocks before any came, in bytes.
+const FIRST_GUESS: usize = 256 * 1024;
+
+/// The list, empty until the first miss.
+#[derive(Default)]
+pub(super) struct Ahead {
+    is_active: bool,
+    slots: VecDeque<Slot>,
+    waiting: HashMap<Cid, Waiter>,
+    /// Whether the links of the block that the walk is at stand in the list.
+    is_unrolled: bool,
+    quiet: usize,
+    /// The usual size of a block, in bytes.
+    usual: usize,
+    bulk: Option<Bulk>,
+    was_bulk_tried: bool,
+}
+
+enum Slot {
+    Block {
+        cid: Cid,
+        state: State,
+    },
+    /// The links that come next.
+    Links(Links),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    Started,
+    /// Its links follow.
+    Unrolled,
+}
+
+impl Ahead {
+    pub fn is_active(&self) -> bool {
+        self.is_active
+    }
+
+    /// The walk misses a block. `path` are the links that come after it, the nearest first.
+    pub fn begin(&mut self, path: impl Iterator<Item = Links>) {
+        self.is_active = true;
+        self.quiet = 0;
+        self.slots = path.map(Slot::Links).collect();
+        self.usual = self.usual.max(FIRST_GUESS / 8);
+    }
+
+    /// The walk has come to `cid`: what stood before it is past. Gives who waits for it, where it is on its way.
+    pub fn come_to(&mut self, cid: &Cid) -> Option<Waiter> {
+        self.is_unrolled = false;
+        while let Some(slot) = self.slots.front_mut() {
+            match slot {
+                Slot::Block { cid: known, state } => {
+                    let (is_it, state) = (known == cid, *state);
+                    if let Some(Slot::Block { cid: passed, .. }) = self.slots.pop_front()
+                        && !is_it
+                    {
+                        self.waiting.remove(&passed);
+                    }
+                    if is_it {
+                        self.is_unrolled = state == State::Unrolled;
+                        break;
+                    }
+                }
+                Slot::Links(links) => match links.next() {
+                    None => drop(self.slots.pop_front()),
+                    Some(link) if link.cid == *cid => break,
+                    Some(_) => {}
+                },
+            }
+        }
+        let waiter = self.waiting.remove(cid);
+        if self.waiting.is_empty() && waiter.is_none() {
+            self.quiet += 1;
+            if self.quiet > QUIET {
+                *self = Ahead { usual: self.usual, was_bulk_tried: self.was_bulk_tried, ..Ahead::default() };
+            }
+        } else {
+            self.quiet = 0;
+        }
+        waiter
+    }
+
+    /// The walk goes down into the block that it has come to.
+    pub fn enter(&mut self, fetch: &Fetch, block: &Block, links: &Links) {
+        if !self.is_unrolled {
+            self.slots.push_front(Slot::Links(links.clone()));
+        }
+        if !std::mem::replace(&mut self.was_bulk_tried, true) {
+            self.bulk = fetch.start_bulk(block);
+        }
+        self.fill(fetch);
+    }
+
+    /// A block has come by this way.
+    pub fn came(&mut self, block: &Block) {
+        self.usual = (self.usual * 7 + block.data().len()) / 8;
+    }
+
+    /// Has more fetched, as far as there is room.
+    pub fn fill(&mut self, fetch: &Fetch) {
+        let (mut held, mut on_their_way) = (0, 0);
+        for waiter in self.waiting.values() {
+            match waiter.arrived() {
+                Some(block) => held += block.data().len(),
+                None => on_their_way += 1,
+            }
+        }
+        let (mut at, mut reads) = (0, 0);
+        for _ in 0..MAX_STEPS {
+            match self.slots.get_mut(at) {
+                None => break,
+                Some(Slot::Links(links)) => match links.next() {
+                    None => drop(self.slots.remove(at)),
+                    Some(link) => self.slots.insert(at, Slot::Block { cid: link.cid, state: State::New }),
+                },
+                Some(Slot::Block { state: State::Unrolled, .. }) => at += 1,
+                Some(Slot::Block { cid, state: State::Started }) => {
+                    let arrived = self.waiting.get(cid).filter(|_| can_link(cid.codec())).and_then(Waiter::arrived);
+                    if let Some(block) = arrived {
+                        self.unroll(at, &block);
+                    }
+                    at += 1;
+                }
+                Some(Slot::Block { cid, state }) => {
+                    let cid = cid.clone();
+                    if cid.identity_data().is_some() || fetch.is_here(&cid) {
+                        if !can_link(cid.codec()) {
+                            self.slots.remove(at);
+                            continue;
+                        }
+                        reads += 1;
+                        if reads > MAX_READS {
+                            break;
+                        }
+                        match fetch.local(&cid) {
+                            Ok(Some(block)) => self.unroll(at, &block),
+                            _ => drop(self.slots.remove(at)),
+                        }
+                        continue;
+                    }
+                    let room = held + (on_their_way + 1) * self.usual <= WALK_AHEAD_BYTES;
+                    if self.waiting.len() >= WALK_AHEAD_BLOCKS || (!room && on_their_way > 0) {
+                        break;
+                    }
+                    *state = State::Started;
+                    if let Entry::Vacant(place) = self.waiting.entry(cid)
+                        // What failed a moment ago is the walk's to meet.
+                        && let Ok(waiter) = fetch.start(place.key(), Priority::Background)
+                    {
+                        place.insert(waiter);
+                        on_their_way += 1;
+                    }
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    /// Puts the links of the block at `at` behind it.
+    fn unroll(&mut self, at: usize, block: &Block) {
+        let links = Links::decode(block.cid(), block.data());
+        if let Some(Slot::Block { state, .. }) = self.slots.get_mut(at) {
+            *state = State::Unrolled;
+        }
+        // What is no node is an error that the walk meets.
+        if let Ok(links) = links {
+            self.slots.insert(at + 1, Slot::Links(links));
+        }
+    }
+}
+
+/// The block that the walk has come to, from wherever it is.
+pub(super) async fn fetch(
+    ahead: &mut Ahead,
+    fetch: &Fetch,
+    cid: &Cid,
+    path: impl Iterator<Item = Links>,
+) -> Result<Block, FetchError> {
+    let waiter = if ahead.is_active() { ahead.come_to(cid) } else { None };
+    let waiter = if let Some(waiter) = waiter {
+        waiter
+    } else {
+        if let Ok(Some(block)) = fetch.local(cid) {
+            return Ok(block);
+        }
+        if !fetch.has_sources() {
+            return fetch.get(cid, Priority::Background).await;
+        }
+        if !ahead.is_active() {
+            ahead.begin(path);
+        }
+        fetch.start(cid, Priority::Background)?
+    };
+    ahead.fill(fetch);
+    let block = waiter.wait().await?;
+    ahead.came(&block);
+    Ok(block)
+}
