@@ -31,6 +31,7 @@ use libp2p::PeerId;
 pub use self::behaviour::{Behaviour, Event};
 pub use self::client::{Asked, AskedPeer, Client, PeerAnswer, Session, Want, WantError};
 
+use super::caps::Caps;
 use crate::block::{Block, Cid};
 use crate::limits::{MAX_BITSWAP_STREAMS, MAX_WANTS_IN_FLIGHT};
 use crate::net::caps::Caps;
@@ -55,7 +56,7 @@ pub struct Config {
     pub inbound_streams: usize,
     /// Threads that hash what came.
     pub hash_threads: usize,
-    /// How fast blocks may come and go. Shared: whoever holds it may change it at any time.
+    /// How fast blocks may come and go. Shared with whatever else moves blocks, and changed at any time.
     pub caps: Arc<Caps>,
 }
 

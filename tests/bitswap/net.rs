@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cidfs::block::{Block, Cid};
-use cidfs::net::bitswap::{self, Behaviour, Blocks, Caps, Client, Config, Event};
+use cidfs::net::bitswap::{self, Behaviour, Blocks, Client, Config, Event};
+use cidfs::net::caps::Caps;
 use futures::StreamExt;
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
