@@ -10,6 +10,7 @@
 pub mod block;
 pub mod dag;
 pub mod limits;
+pub mod message;
 
 use std::io::Read;
 
@@ -22,6 +23,7 @@ use crate::dag::ipld::{Node, Value};
 use crate::dag::pb::{self, PbNode};
 use crate::dag::unixfs::{Kind, UnixFs};
 use crate::dag::{Links, can_link};
+use crate::message::{Message, Outgoing, Version};
 use bytes::Bytes;
 
 /// CIDs and multihashes, as bytes and as text.
@@ -206,6 +208,42 @@ pub fn car_index(data: &[u8]) {
     for bytes in [by_hash, by_digest] {
         let again = Index::decode(&bytes).expect("what is written is an index");
         assert_eq!(again.len(), multihashes.len());
+    }
+}
+
+/// Bitswap messages: what is understood is understood again when it is said again, and blocks hash to what they are named.
+pub fn bitswap_message(data: &[u8]) {
+    let Ok(message) = Message::decode(Bytes::copy_from_slice(data)) else { return };
+    let mut blocks = Vec::new();
+    for raw in &message.blocks {
+        assert!(raw.data_bytes() <= data.len());
+        // A digest that is too short to be trusted names nothing.
+        if let Ok(block) = raw.clone().into_block() {
+            assert!(crate::block::Block::verify(block.cid().clone(), block.data().clone()).is_ok());
+            blocks.push(block);
+        }
+    }
+    let again = Outgoing {
+        full: message.full,
+        entries: message.entries.clone(),
+        blocks: blocks.clone(),
+        presences: message.presences.clone(),
+        pending_bytes: message.pending_bytes,
+    };
+    for version in Version::ALL {
+        let bytes = Bytes::from(message::encode(&again, version).concat());
+        let mut len_bytes = 1;
+        while bytes[len_bytes - 1] & 0x80 != 0 {
+            len_bytes += 1;
+        }
+        let got = Message::decode(bytes.slice(len_bytes..)).expect("what is said is a message");
+        assert_eq!(got.skipped, 0);
+        assert_eq!(got.entries.len(), message.entries.len());
+        if version == Version::V1_2 {
+            assert_eq!((got.entries, got.presences), (message.entries.clone(), message.presences.clone()));
+            let got: Vec<_> = got.blocks.into_iter().filter_map(|raw| raw.into_block().ok()).collect();
+            assert_eq!(got, blocks);
+        }
     }
 }
 

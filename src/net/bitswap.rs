@@ -116,6 +116,9 @@ pub struct Stat {
     pub sent_bytes: u64,
     /// Wants that were asked of a second peer because the first one took long.
     pub hedges: u64,
+    /// Blocks that were left to another node that fetches the same, and were then fetched by us since it had too many to
+    /// fetch.
+    pub taken_over: u64,
     /// Times that a peer was silent while it was awaited, and others were asked.
     pub stalls: u64,
     /// Times that a peer was put aside for its silence.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use cidfs::block::{Block, Cid};
 use futures::future::{Ready, ready};
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
 use libp2p::core::upgrade::{InboundUpgrade, OutboundUpgrade, UpgradeInfo};
 use libp2p::core::{Endpoint, Multiaddr};
@@ -18,7 +19,6 @@ use libp2p::swarm::{
     ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm, NetworkBehaviour,
     NotifyHandler, Stream, StreamProtocol, SubstreamProtocol, SwarmEvent, ToSwarm,
 };
-use libp2p::PeerId;
 use prost::Message as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -112,7 +112,8 @@ impl Raw {
     pub async fn start(protocols: &'static [&'static str]) -> Raw {
         let (opens, mut opening) = mpsc::unbounded_channel::<oneshot::Sender<Stream>>();
         let (said, messages) = mpsc::unbounded_channel();
-        let mut swarm = swarm(|_| RawBehaviour { protocols, said, peer: None, queue: Vec::new() }, Duration::from_secs(60));
+        let mut swarm =
+            swarm(|_| RawBehaviour { protocols, said, peer: None, queue: Vec::new() }, Duration::from_secs(60));
         let tcp = listen(&mut swarm, "/ip4/127.0.0.1/tcp/0").await;
         let peer = *swarm.local_peer_id();
         let (stop, mut stopped) = oneshot::channel::<()>();

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use super::behaviour::{Behaviour, ToBehaviour};
 use super::client::Client;
 use super::engine::{Batch, Command, Engine, Limits, PeerNumber, Ticket};
-use super::message::{Entry, Outgoing};
+use super::message::{Message, Outgoing};
 use super::streams::{Answer, Outbox};
 use super::{Blocks, Config, SessionId};
 use crate::block::{Block, Cid};
@@ -309,13 +309,16 @@ impl Core {
         self.tell(|state, _| state.engine.disconnected(outbox.number));
     }
 
-    pub fn message(&self, number: PeerNumber, full: bool, entries: Vec<Entry>, presences: Vec<(Cid, bool)>) {
+    /// A message came; its blocks are left to [`Core::received`].
+    pub fn message(&self, number: PeerNumber, message: &mut Message) {
+        let (entries, presences) = (std::mem::take(&mut message.entries), std::mem::take(&mut message.presences));
         self.tell(|state, now| {
             state.engine.received_message();
-            if full || !entries.is_empty() {
-                state.engine.wantlist(now, number, full, entries);
+            if message.full || !entries.is_empty() {
+                state.engine.wantlist(now, number, message.full, entries);
             }
-            if !presences.is_empty() {
+            if !presences.is_empty() || !message.blocks.is_empty() {
+                state.engine.queued(number, message.pending_bytes);
                 state.engine.presences(now, number, presences);
             }
         });

@@ -188,6 +188,7 @@ impl Engine {
         peer.is_sending = false;
         peer.needs_full = false;
         peer.delta.clear();
+        peer.queued_for_us = 0;
         peer.ledger.presences.clear();
         self.drop_asks(number, None);
         self.dirty.insert(number);
@@ -235,6 +236,13 @@ impl Engine {
         if let Some(peer) = self.peers.get_mut(&number) {
             peer.last_heard = now;
             peer.is_stalled = false;
+        }
+    }
+
+    /// A peer has so many bytes queued for us behind what it sent.
+    pub fn queued(&mut self, number: PeerNumber, bytes: i32) {
+        if let Some(peer) = self.peers.get_mut(&number) {
+            peer.queued_for_us = u64::try_from(bytes).unwrap_or(0);
         }
     }
 

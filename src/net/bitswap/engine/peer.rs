@@ -29,6 +29,8 @@ pub struct Peer {
     pub in_flight: usize,
     pub in_flight_bytes: u64,
     pub window: Window,
+    /// Bytes that it has queued for us, as it last said.
+    pub queued_for_us: u64,
     /// When it last answered anything, or was first asked after a pause.
     pub last_heard: Instant,
     pub is_stalled: bool,
@@ -60,6 +62,7 @@ impl Peer {
             in_flight: 0,
             in_flight_bytes: 0,
             window: Window::new(now),
+            queued_for_us: 0,
             last_heard: now,
             is_stalled: false,
             aside_until: None,

@@ -7,12 +7,13 @@
 //! **Fellows.** Where several nodes fetch the same DAG at once, each would ask the same few holders for all of it. So wants
 //! that no reader waits for are shared out among the session's fellows and ourselves: each block has a *home*, the node with
 //! the best score for it, which every node computes alike. The home fetches the block from a holder; the others ask the home,
-//! where their wants stand until the block comes. Nodes wait only for nodes with a better score, so they never wait in a
-//! circle. A fellow that does not want the block itself says `DONT_HAVE`, and the next best one is its home.
+//! where their wants stand until the block comes. A fellow that does not want the block itself says `DONT_HAVE`, and the next
+//! best one is its home. Whoever asks a holder cancels its wants for the block with the fellows; who has one cancelled knows
+//! by that who gets the block or has it. So nodes wait only for nodes with a better score and for those that have asked a
+//! holder, and never in a circle.
 
 use std::time::{Duration, Instant};
 
-use super::ledger::TheirState;
 use super::session::{FIRST_SEARCH_PAUSE, Member, SEARCH_AFTER, Session};
 use super::wants::{Answer, Key, PeerAsk, Place, Want};
 use super::{Command, Engine, PeerNumber};
@@ -29,6 +30,14 @@ const NO_FELLOW_FOR: Duration = Duration::from_secs(3);
 const MAX_HOLDER_MISSES: u32 = 32;
 /// Wants that cannot go out now are passed over, up to so many, for those behind them.
 const MAX_PASSED_OVER: usize = 64;
+/// A fellow that has fewer blocks to get for us gets them soon: nothing is taken over from it.
+const MIN_TAKEN_FROM: usize = 8;
+/// What is taken over is among so many that the fellow was asked for last.
+const TAKEN_FROM_LAST: usize = 16;
+/// Nothing is taken over from a fellow before it could answer.
+const TAKEN_AFTER: Duration = Duration::from_millis(100);
+/// Blocks that are taken over at once.
+const MAX_TAKEN_OVER: usize = 4;
 /// What may be in flight beyond the window for a reader that waits.
 const DEMAND_RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// What a peer is taken to do until it showed its speed, in bytes a second: enough to be tried.
@@ -65,6 +74,71 @@ impl Engine {
             }
         }
         self.turn = self.turn.wrapping_add(1);
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.take_over(now, id);
+        }
+    }
+
+    /// Where a session has nothing left to ask for and a holder has time, blocks are taken over from the fellow that has
+    /// most of them still to get: homes are spread by chance, and some have more to do than others. The fellow is told so
+    /// by a cancel, and gets the block from us.
+    fn take_over(&mut self, now: Instant, id: SessionId) {
+        for _ in 0..MAX_TAKEN_OVER {
+            let Some(session) = self.sessions.get(&id) else { return };
+            let has_queued = |urgency| !session.is_queue_empty(urgency);
+            if has_queued(Urgency::Background) || has_queued(Urgency::ReadAhead) || !self.has_idle_holder(now, session)
+            {
+                return;
+            }
+            let waiting = |(number, member): (&PeerNumber, &Member)| {
+                let peer = self.peers.get(number).filter(|_| member.is_fellow(now))?;
+                // What is queued for us there already is on its way.
+                let is_waiting =
+                    peer.in_flight >= MIN_TAKEN_FROM && peer.in_flight_bytes == 0 && peer.queued_for_us == 0;
+                is_waiting.then_some((peer.in_flight, *number))
+            };
+            let Some((_, number)) = session.members.iter().filter_map(waiting).max() else { return };
+            // What it was asked for last it will get last.
+            let newest = self.peers[&number].asks.iter().rev().take(TAKEN_FROM_LAST);
+            let own = self.own;
+            let may_take = |(at, key): &&(Instant, Key)| {
+                let is_open = self.wants.get(key).is_some_and(|want| {
+                    want.session == id && want.ask(number).is_some_and(|ask| ask.charged == Some(0) && ask.at == *at)
+                });
+                is_open && now.saturating_duration_since(*at) > TAKEN_AFTER
+            };
+            // Each node would take other ones.
+            let Some((_, key)) = newest.filter(may_take).max_by_key(|(_, key)| key.score(own)).cloned() else { return };
+            let Some(want) = self.wants.get_mut(&key) else { return };
+            want.is_impatient = true;
+            want.asks.retain(|ask| ask.peer != number);
+            let entry = Entry { cid: want.cid.clone(), priority: 0, ask: Ask::Cancel, send_dont_have: false };
+            self.release(number, Some(0));
+            if let Some(peer) = self.peers.get_mut(&number) {
+                peer.entries.remove(&key);
+                peer.late.insert(key.clone());
+            }
+            self.say_want(number, &key, entry);
+            let Choice::Ask(holder, charge) = self.choose(now, id, &key) else {
+                self.requeue(&key);
+                return;
+            };
+            self.ask(now, &key, holder, charge);
+            self.stat.taken_over += 1;
+        }
+    }
+
+    /// Whether a holder that is no fellow has room for more.
+    fn has_idle_holder(&self, now: Instant, session: &Session) -> bool {
+        session.members.iter().any(|(number, member)| {
+            member.is_holder
+                && !member.is_fellow(now)
+                && member.misses < MAX_HOLDER_MISSES
+                && self.peers.get(number).is_some_and(|peer| {
+                    let in_flight = peer.in_flight_bytes + session.block_bytes;
+                    peer.is_usable() && !peer.is_stalled && in_flight <= peer.window.limit(session.block_bytes)
+                })
+        })
     }
 
     fn schedule_session(&mut self, now: Instant, id: SessionId, urgency: Urgency) {
@@ -150,23 +224,23 @@ impl Engine {
         };
         let is_usable = |number: PeerNumber| self.peers.get(&number).is_some_and(super::Peer::is_usable);
         let shares = want.urgency < Urgency::Demand && !want.is_impatient;
-        let is_fellow = |number: &PeerNumber, member: &Member| shares && member.is_fellow(now) && is_usable(*number);
+        let is_fellow = |number: &PeerNumber, member: &Member| member.is_fellow(now) && is_usable(*number);
         let ask_fellow = |number: PeerNumber| {
             let has_room = self.peers[&number].in_flight < self.limits.wants_in_flight;
             if has_room { Choice::Ask(number, 0) } else { Choice::Backlog(number) }
         };
         let mut best_fellow: Option<(u64, PeerNumber)> = None;
-        if shares {
-            let mut home = (key.score(self.own), None);
-            for (number, member) in &session.members {
-                if is_fellow(number, member) {
-                    let score = key.score(self.peers[number].identity);
-                    home = home.max((score, Some(*number)));
-                    if !is_out(*number) {
-                        best_fellow = best_fellow.max(Some((score, *number)));
-                    }
+        let mut home = (key.score(self.own), None);
+        for (number, member) in &session.members {
+            if is_fellow(number, member) {
+                let score = key.score(self.peers[number].identity);
+                home = home.max((score, Some(*number)));
+                if !is_out(*number) {
+                    best_fellow = best_fellow.max(Some((score, *number)));
                 }
             }
+        }
+        if shares {
             match home.1.filter(|number| !is_out(*number)) {
                 Some(number) => return ask_fellow(number),
                 // The home is we, or does not want the block: whoever is ahead of us has it or gets it.
@@ -217,30 +291,19 @@ impl Engine {
         }
     }
 
-    /// A fellow that has the block, or gets it without us: it was told that we do not have it, and wants it still.
+    /// A fellow that has the block, or gets it from a holder: it said so, or wants it of us no more.
     fn fellow_with(&self, session: &Session, want: &Want, key: &Key, now: Instant) -> Option<PeerNumber> {
         let is_fellow = |number: &PeerNumber| {
             session.members.get(number).is_some_and(|member| member.is_fellow(now))
                 && self.peers.get(number).is_some_and(super::Peer::is_usable)
         };
         let said_have = want.asks.iter().filter(|ask| ask.answer == Answer::Have).map(|ask| ask.peer);
-        if let Some(number) = said_have.chain(self.hints.peek(key).copied()).find(is_fellow) {
-            return Some(number);
-        }
-        let gets_it = |number: &&PeerNumber| {
-            let their = self.peers.get(number).and_then(|peer| peer.ledger.wants.get(key));
-            their.is_some_and(|their| {
-                their.send_dont_have && their.state == TheirState::Standing { owes_dont_have: false }
-            })
-        };
-        self.standing.get(key)?.iter().filter(gets_it).copied().find(|number| is_fellow(number))
+        said_have.chain(self.hints.peek(key).copied()).find(is_fellow)
     }
 
     /// Asks a peer for a block.
     pub(super) fn ask(&mut self, now: Instant, key: &Key, number: PeerNumber, charge: u64) {
-        if charge > 0 {
-            self.only_hear_of(now, key);
-        }
+        self.leave_fellows(now, key, charge > 0);
         let (Some(want), Some(peer)) = (self.wants.get_mut(key), self.peers.get_mut(&number)) else { return };
         let ask = PeerAsk { peer: number, wants_block: true, at: now, answer: Answer::None, charged: Some(charge) };
         match want.ask_mut(number) {
@@ -266,21 +329,32 @@ impl Engine {
         self.say_want(number, key, entry);
     }
 
-    /// A block is asked of a holder: fellows that did not have it should not send it too when they get it, but say so.
-    fn only_hear_of(&mut self, now: Instant, key: &Key) {
+    /// A block is asked of somebody else: fellows that did not have it should not send it too when they get it. Where a
+    /// holder is asked they are told that we get it, by a cancel; else they still say when they have it.
+    fn leave_fellows(&mut self, now: Instant, key: &Key, asks_holder: bool) {
         let Some(want) = self.wants.get_mut(key) else { return };
         let Some(session) = self.sessions.get(&want.session) else { return };
-        let entry = Entry { cid: want.cid.clone(), priority: want.priority(), ask: Ask::Have, send_dont_have: true };
         let mut fellows = Vec::new();
         for ask in &mut want.asks {
             let is_fellow = session.members.get(&ask.peer).is_some_and(|member| member.is_fellow(now));
-            if is_fellow && ask.wants_block && ask.answer == Answer::DontHave {
+            if is_fellow && ask.answer == Answer::DontHave && (asks_holder || ask.wants_block) {
                 ask.wants_block = false;
                 fellows.push(ask.peer);
             }
         }
+        let (ask, priority) = if asks_holder { (Ask::Cancel, 0) } else { (Ask::Have, want.priority()) };
+        let entry = Entry { cid: want.cid.clone(), priority, ask, send_dont_have: !asks_holder };
+        if asks_holder {
+            want.asks.retain(|ask| !fellows.contains(&ask.peer));
+        }
         for number in fellows {
             self.say_want(number, key, entry.clone());
+            if let Some(peer) = self.peers.get_mut(&number) {
+                peer.late.insert(key.clone());
+                if asks_holder {
+                    peer.entries.remove(key);
+                }
+            }
         }
     }
 

@@ -41,7 +41,7 @@ pub struct Node {
 
 enum Happening {
     Message { from: usize, to: usize, full: bool, entries: Vec<Entry> },
-    Answer { from: usize, to: usize, blocks: Vec<Block>, presences: Vec<(Cid, bool)> },
+    Answer { from: usize, to: usize, blocks: Vec<Block>, presences: Vec<(Cid, bool)>, queued: i32 },
     Told { node: usize, to: usize },
     Answered { node: usize, to: usize, loaded_bytes: u64, bytes: u64, blocks: u64, took: Duration },
     Found { node: usize, peer: usize, found: Vec<(Cid, Option<u32>)> },
@@ -327,8 +327,13 @@ impl Simulation {
             blocks
         };
         for _ in 0..self.copies() {
-            let message =
-                Happening::Answer { from: index, to, blocks: blocks.clone(), presences: batch.presences.clone() };
+            let message = Happening::Answer {
+                from: index,
+                to,
+                blocks: blocks.clone(),
+                presences: batch.presences.clone(),
+                queued: batch.pending_bytes,
+            };
             self.at(here, message);
         }
     }
@@ -361,8 +366,9 @@ impl Simulation {
                 self.nodes[to].engine.wantlist(now, PeerNumber(from as u32), full, entries);
                 self.flush(to);
             }
-            Happening::Answer { from, to, blocks, presences } if is_up(self, to, from) => {
+            Happening::Answer { from, to, blocks, presences, queued } if is_up(self, to, from) => {
                 let peer = PeerNumber(from as u32);
+                self.nodes[to].engine.queued(peer, queued);
                 self.nodes[to].engine.presences(now, peer, presences);
                 self.nodes[to].engine.blocks(now, peer, blocks);
                 self.flush(to);

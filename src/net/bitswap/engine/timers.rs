@@ -181,7 +181,10 @@ impl Engine {
             let least = if is_demand { MIN_HEDGE / 4 } else { MIN_HEDGE };
             let late = session.latencies.p95().map_or(FIRST_HEDGE, |p95| (p95 + p95 / 2).max(least));
             let in_flight = want.asks.iter().filter(|ask| ask.charged.is_some()).count();
-            if age < late || in_flight > 1 || session.hedges < 1.0 {
+            // Fellows wait for blocks anyway, and ask for what is late when nothing else is left to do.
+            let has_fellows = session.members.values().any(|member| member.is_fellow(now));
+            let may_hedge = session.hedges >= 1.0 && (is_demand || !has_fellows);
+            if age < late || in_flight > 1 || !may_hedge {
                 continue;
             }
             if let Choice::Ask(second, charge) = self.choose(now, id, &key)

@@ -49,8 +49,9 @@ pub async fn read<Admitted>(
     fill(stream, &mut frame, &mut go_on).await?;
     let admitted = admit(len).await;
     if len > free {
-        frame.reserve_exact(len - free);
-        frame.resize(len, 0);
+        let mut whole = vec![0; len];
+        whole[..free].copy_from_slice(&frame);
+        frame = whole;
         fill(stream, &mut frame[free..], &mut go_on).await?;
     }
     Ok(Some((frame.into(), admitted)))

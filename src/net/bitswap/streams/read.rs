@@ -40,7 +40,7 @@ pub async fn read(core: Arc<Core>, outbox: Arc<Outbox>, mut stream: Stream, _slo
             }
         };
         let frame_len = frame.len();
-        let message = match Message::decode(frame) {
+        let mut message = match Message::decode(frame) {
             Ok(message) => message,
             Err(error) => {
                 tracing::debug!("peer {}: {error}", outbox.peer);
@@ -50,7 +50,7 @@ pub async fn read(core: Arc<Core>, outbox: Arc<Outbox>, mut stream: Stream, _slo
         if message.skipped > 0 {
             core.fault(number, 1);
         }
-        core.message(number, message.full, message.entries, message.presences);
+        core.message(number, &mut message);
         if message.blocks.is_empty() {
             continue;
         }

@@ -1,0 +1,1 @@
+../../src/net/bitswap/message.rs
