@@ -453,7 +453,7 @@ pub const MAX_WANTS_IN_FLIGHT: usize = 960;
 pub const MAX_WINDOW_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The bytes in flight from a peer whose speed is not known yet.
-pub const FIRST_WINDOW_BYTES: u64 = 2 * 1024 * 1024;
+pub const FIRST_WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// Peers that one bitswap session asks: more do not make it faster.
 pub const MAX_SESSION_PEERS: usize = 64;

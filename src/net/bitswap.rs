@@ -31,7 +31,6 @@ use libp2p::PeerId;
 pub use self::behaviour::{Behaviour, Event};
 pub use self::client::{Asked, AskedPeer, Client, PeerAnswer, Session, Want, WantError};
 
-use super::caps::Caps;
 use crate::block::{Block, Cid};
 use crate::limits::{MAX_BITSWAP_STREAMS, MAX_WANTS_IN_FLIGHT};
 use crate::net::caps::Caps;

@@ -227,7 +227,7 @@ mod tests {
         assert!(far >= 6_250_000, "{far} bytes do not fill 1 Gbit/s over 50 ms");
         assert!(far <= MAX_WINDOW_BYTES);
         let near = settle(1e6, Duration::from_millis(1), 256 * 1024);
-        assert!(near <= 8 * FIRST_WINDOW_BYTES, "{near} bytes queue up before a slow peer");
+        assert!(near <= 16 * FIRST_WINDOW_BYTES, "{near} bytes queue up before a slow peer");
     }
 
     #[test]

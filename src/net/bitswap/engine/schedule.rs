@@ -90,14 +90,22 @@ impl Engine {
             {
                 return;
             }
-            let waiting = |(number, member): (&PeerNumber, &Member)| {
-                let peer = self.peers.get(number).filter(|_| member.is_fellow(now))?;
+            let fellows = session.members.iter().filter(|(_, member)| member.is_fellow(now));
+            let fellows = fellows.filter_map(|(number, _)| Some((*number, self.peers.get(number)?)));
+            let (mut nodes, mut left, mut most) = (1, 0, None);
+            for (number, peer) in fellows {
+                nodes += 1;
+                left += peer.in_flight;
                 // What is queued for us there already is on its way.
-                let is_waiting =
-                    peer.in_flight >= MIN_TAKEN_FROM && peer.in_flight_bytes == 0 && peer.queued_for_us == 0;
-                is_waiting.then_some((peer.in_flight, *number))
-            };
-            let Some((_, number)) = session.members.iter().filter_map(waiting).max() else { return };
+                if peer.in_flight >= MIN_TAKEN_FROM && peer.in_flight_bytes == 0 && peer.queued_for_us == 0 {
+                    most = most.max(Some((peer.in_flight, number)));
+                }
+            }
+            let Some((has_left, number)) = most else { return };
+            // It has twice its share: less than that is chance.
+            if has_left * nodes < 2 * left {
+                return;
+            }
             // What it was asked for last it will get last.
             let newest = self.peers[&number].asks.iter().rev().take(TAKEN_FROM_LAST);
             let own = self.own;

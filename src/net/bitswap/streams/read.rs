@@ -24,7 +24,7 @@ pub async fn read(core: Arc<Core>, outbox: Arc<Outbox>, mut stream: Stream, _slo
     let number = outbox.number;
     loop {
         let admit = async |len: usize| {
-            core.config.caps.wait_download(len).await;
+            core.config.caps.down.take(len as u64).await;
             (admit(&outbox.frames, len).await, admit(&core.frames, len).await)
         };
         let read = frame::read(&mut stream, admit, || core.heard(number)).await;

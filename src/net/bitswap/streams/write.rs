@@ -79,7 +79,7 @@ pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
             continue;
         };
         let bytes: u64 = answer.message.blocks.iter().map(|block| block.data().len() as u64).sum();
-        core.config.caps.wait_upload(bytes as usize).await;
+        core.config.caps.up.take(bytes).await;
         let start = Instant::now();
         let mut is_sent = false;
         for _ in 0..2 {
