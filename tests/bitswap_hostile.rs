@@ -159,10 +159,10 @@ async fn a_byte_a_second_does_not_hold_up_a_reader_and_ends_in_time() {
     let message = frame(&Message { payload: vec![payload(&data)], ..Message::default() });
     stream.write_all(&message[..1000]).await.unwrap();
     stream.flush().await.unwrap();
-    let (mut reading, mut writing) = futures::AsyncReadExt::split(stream);
+    let (mut reading, mut trickling) = futures::AsyncReadExt::split(stream);
     let trickle = tokio::spawn(async move {
         for byte in &message[1000..] {
-            if writing.write_all(&[*byte]).await.is_err() || writing.flush().await.is_err() {
+            if trickling.write_all(&[*byte]).await.is_err() || trickling.flush().await.is_err() {
                 return;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -113,7 +113,7 @@ impl Raw {
         let (opens, mut opening) = mpsc::unbounded_channel::<oneshot::Sender<Stream>>();
         let (said, messages) = mpsc::unbounded_channel();
         let mut swarm =
-            swarm(|_| RawBehaviour { protocols, said, peer: None, queue: Vec::new() }, Duration::from_secs(60));
+            swarm(|_| RawBehaviour { protocols, said, peer: None, queue: Vec::new() }, Duration::from_mins(1));
         let tcp = listen(&mut swarm, "/ip4/127.0.0.1/tcp/0").await;
         let peer = *swarm.local_peer_id();
         let (stop, mut stopped) = oneshot::channel::<()>();
