@@ -82,8 +82,10 @@ impl Visit {
 pub enum Reach {
     /// From this machine alone.
     Local,
-    /// From wherever they are.
+    /// From wherever they are; what comes next is fetched ahead.
     Anywhere,
+    /// From wherever they are, each when the walk comes to it: for callers who fetch ahead what they choose.
+    InTurn,
 }
 
 /// A walk over the DAGs of some roots.
@@ -202,7 +204,7 @@ impl Path {
     /// A block that the walk has been at before.
     async fn again(&self, cid: &Cid) -> Result<Block, FetchError> {
         match self.reach {
-            Reach::Anywhere => self.fetch.get(cid, Priority::Background).await,
+            Reach::Anywhere | Reach::InTurn => self.fetch.get(cid, Priority::Background).await,
             Reach::Local => self
                 .fetch
                 .local(cid)?

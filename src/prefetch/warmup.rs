@@ -205,7 +205,7 @@ pub async fn bring(
         let block = fetch.get(root, Priority::Background).await.ok();
         survey.root(root, block.as_ref());
     }
-    let mut walk = Walk::new(fetch, Reach::Anywhere, roots);
+    let mut walk = Walk::new(fetch, Reach::InTurn, roots);
     let mut bringing = Bringing {
         fetch,
         survey,
