@@ -212,7 +212,7 @@ fn a_few_files_at_random_cause_no_pushes() {
 #[test]
 fn the_rest_of_a_shuffled_epoch_is_pushed_and_a_second_one_makes_no_request() {
     let dataset = Dataset::new(10, 100, 20_000);
-    let mount = dataset.mount(|settings| settings.siblings = false);
+    let mount = dataset.mount(|settings| (settings.siblings, settings.epochs) = (false, true));
     // Somebody lists the tree, as an ImageFolder does.
     for class in fs::read_dir(dataset.fixture.at(&dataset.root, "")).unwrap() {
         for file in fs::read_dir(class.unwrap().path()).unwrap() {

@@ -142,7 +142,7 @@ impl Peer {
     pub fn fetch(&self, root: &str) -> Result<f64> {
         let began = Instant::now();
         match self.program {
-            Program::Cidfs(_) => self.run(&["fetch", "-q", root])?,
+            Program::Cidfs(_) => self.run(&["fetch", root])?,
             Program::Kubo(_) => self.run(&["pin", "add", "--progress=false", root])?,
         };
         Ok(began.elapsed().as_secs_f64())

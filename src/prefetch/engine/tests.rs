@@ -38,7 +38,7 @@ impl Fixture {
         let runtime = Runtime::new().unwrap();
         let tree = Tree::new(Fetch::new(Store::open(directory.path(), &StoreConfig::default()).unwrap()));
         let directories = Directories::new(tree, Arc::new(Inodes::new()), runtime.handle().clone());
-        let state = State::new(Settings::default(), Arc::new(directories));
+        let state = State::new(Settings { epochs: true, ..Settings::default() }, Arc::new(directories));
         Fixture { state, now: Instant::now(), _runtime: runtime, _directory: directory }
     }
 
