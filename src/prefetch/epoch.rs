@@ -433,8 +433,9 @@ mod tests {
 
     #[test]
     fn a_tree_that_nobody_listed_takes_more_reads_than_one_that_somebody_did() {
+        // The set of what was read takes a few files for ones that it has: it counts a little less, and never more.
         for (is_listed, read, worth) in
-            [(true, 47, false), (true, 48, true), (false, 48, false), (false, 399, false), (false, 400, true)]
+            [(true, 47, false), (true, 56, true), (false, 56, false), (false, 399, false), (false, 440, true)]
         {
             let mut pass = pass(read);
             pass.surveyed(Some(Survey { scope: 3, files: 20_000, bytes: 0, is_listed }));
