@@ -2,7 +2,6 @@
 //! /dev/fuse. The gateway is on loopback, and nothing else is asked.
 
 #[path = "cli/fixture.rs"]
-#[allow(dead_code, reason = "the program is started with other settings")]
 mod cli;
 #[path = "fetch/gateway.rs"]
 mod gateway;
