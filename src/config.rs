@@ -27,7 +27,7 @@ pub use self::kind::{
     DhtMode, ImportProfile, Kind, LogFormat, MountProfile, NetworkProfile, Provide, Raw, Watermarks, format_size,
     format_span, parse_size, parse_span,
 };
-pub use self::load::{Setting, Settings, Source};
+pub use self::load::{Change, Setting, Settings, Source};
 
 /// Why the settings cannot be used. Each names the place (a file and its line, a variable, a flag) for the person who
 /// wrote it.

@@ -23,11 +23,12 @@ pub mod warmups;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use self::repository::{Repository, RepositoryError};
 pub use self::server::{ServeError, serve};
-use crate::config::{Config, Provide, Settings};
+use crate::config::{Change, Config, ConfigError, Provide, Settings};
 use crate::fetch::Fetch;
 use crate::fetch::gateways::GatewaySource;
 use crate::net::caps::Caps;
@@ -73,7 +74,10 @@ pub struct Daemon {
 }
 
 struct Inner {
-    settings: Settings,
+    /// What it was started with.
+    config: Config,
+    /// What it runs with: the same, but for what may change meanwhile.
+    settings: Mutex<Settings>,
     role: Role,
     started: Instant,
     /// Ends before the store does: see [`serve`].
@@ -108,7 +112,8 @@ impl Daemon {
         let inner = Inner {
             net,
             repository,
-            settings,
+            config: settings.config().clone(),
+            settings: Mutex::new(settings),
             role,
             started: Instant::now(),
             tree: Tree::new(fetch.clone()),
@@ -129,14 +134,22 @@ impl Daemon {
         &self.inner.repository
     }
 
-    /// The settings, with their sources.
-    pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+    /// The settings that it runs with now, with their sources.
+    pub fn settings(&self) -> Settings {
+        self.inner.settings.lock().clone()
     }
 
-    /// The settings, typed.
+    /// The settings that it was started with, typed.
     pub fn config(&self) -> &Config {
-        self.inner.settings.config()
+        &self.inner.config
+    }
+
+    /// Reads the settings file again, and follows it where that is possible while it runs.
+    pub fn reload_settings(&self) -> Result<Vec<Change>, ConfigError> {
+        let mut settings = self.inner.settings.lock();
+        let changes = settings.reload(&repository::config_file(self.repository().path()))?;
+        sources::set_caps(&self.inner.caps, settings.config());
+        Ok(changes)
     }
 
     /// What this process is for.

@@ -138,12 +138,12 @@ impl Fetch {
         Ok(Fetch { store, flights, session: None, timeout: config.timeout, keeps: true, alone: OFF })
     }
 
-    /// One more source for what is not here; fetches that are under way ask it, too.
-    ///
-    /// # Panics
-    /// If this is not [networked](Fetch::networked).
+    /// One more source for what is not here; fetches that are under way ask it, too. One that is not
+    /// [networked](Fetch::networked) asks nobody, and goes on doing so.
     pub fn add_source(&self, source: &Arc<dyn Source>) {
-        self.flights.as_ref().expect("a fetch that has a network").add_source(source);
+        if let Some(flights) = &self.flights {
+            flights.add_source(source);
+        }
     }
 
     /// The same, for the DAG below `root`: what is fetched belongs to it.

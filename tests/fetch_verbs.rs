@@ -2,74 +2,35 @@
 //! /dev/fuse. The gateway is on loopback, and nothing else is asked.
 
 #[path = "cli/fixture.rs"]
-mod cli;
+mod fixture;
 #[path = "fetch/gateway.rs"]
 mod gateway;
+#[path = "net/node.rs"]
+mod node;
 
 use std::fs;
 use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use cidfs::block::Block;
 use cidfs::dag::car::CarReader;
+use fixture::Fixture;
 use gateway::{Gateway, Manner};
+use node::{Node, assert_same};
 use serde_json::Value;
 
-/// A node of the profile `peers` whose only source is a gateway.
-struct Node {
-    directory: tempfile::TempDir,
-    gateway: String,
-}
-
-impl Node {
-    fn new(gateway: &Gateway) -> Node {
-        Node { directory: tempfile::tempdir().unwrap(), gateway: gateway.url.clone() }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cidfs"));
-        command.args(arguments).env_clear().stdin(Stdio::null());
-        command
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("CIDFS_PATH", self.directory.path().join("repository"))
-            .env("CIDFS_NETWORK_PROFILE", "peers")
-            .env("CIDFS_NETWORK_LISTEN", "")
-            .env("CIDFS_NETWORK_MDNS", "false")
-            .env("CIDFS_GATEWAY_URLS", &self.gateway)
-            .env("CIDFS_FETCH_TIMEOUT", "3s");
-        command
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Mounts, with the daemon that comes with it.
-    fn mount(&self) -> PathBuf {
-        let mountpoint = self.directory.path().join("mnt");
-        fs::create_dir_all(&mountpoint).unwrap();
-        self.run(&["mount", mountpoint.to_str().unwrap()]);
-        mountpoint
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.output(&["umount", "--all"]);
-        let _ = self.output(&["shutdown"]);
-    }
+/// A node whose only source is a gateway.
+fn node(gateway: &Gateway) -> Node {
+    Node::new("peers")
+        .with("CIDFS_NETWORK_LISTEN", "")
+        .with("CIDFS_GATEWAY_URLS", &gateway.url)
+        .with("CIDFS_FETCH_TIMEOUT", "3s")
 }
 
 /// A dataset that was added elsewhere: where it is, its root, and all its blocks.
-fn dataset(fixture: &cli::Fixture) -> (PathBuf, String, Vec<Block>) {
+fn dataset(fixture: &Fixture) -> (PathBuf, String, Vec<Block>) {
     let root = fixture.add_tree();
     let car = fixture.path().join("tree.car");
     let exported = fixture.command(&["car", "export", &root]).stdout(fs::File::create(&car).unwrap()).status().unwrap();
@@ -82,27 +43,25 @@ fn dataset(fixture: &cli::Fixture) -> (PathBuf, String, Vec<Block>) {
 
 #[test]
 fn a_mount_reads_what_only_a_gateway_has() {
-    let fixture = cli::Fixture::new();
+    let fixture = Fixture::new();
     let (tree, root, blocks) = dataset(&fixture);
     let gateway = Gateway::start(&blocks);
-    let node = Node::new(&gateway);
+    let node = node(&gateway);
     let mounted = node.mount().join(&root);
-    let same = Command::new("diff").args(["-r", "--no-dereference"]).arg(&tree).arg(&mounted).output().unwrap();
-    assert!(same.status.success(), "{}", String::from_utf8_lossy(&same.stdout));
+    assert_same(&tree, &mounted);
     let asked = gateway.requests();
     assert!(asked.0 > 0);
     // From now on it is here, also when the gateway is not.
     gateway.die();
-    let again = Command::new("diff").args(["-r", "--no-dereference"]).arg(&tree).arg(&mounted).status().unwrap();
-    assert!(again.success());
+    assert_same(&tree, &mounted);
 }
 
 #[test]
 fn a_read_of_what_nobody_sends_fails_in_time_and_why_says_what_was_asked() {
-    let fixture = cli::Fixture::new();
+    let fixture = Fixture::new();
     let (_, root, blocks) = dataset(&fixture);
     let gateway = Gateway::start(&blocks).manner(Manner::Silent);
-    let node = Node::new(&gateway);
+    let node = node(&gateway);
     let mountpoint = node.mount();
     let begin = Instant::now();
     let error = fs::read_dir(mountpoint.join(&root)).unwrap_err();
@@ -121,10 +80,10 @@ fn a_read_of_what_nobody_sends_fails_in_time_and_why_says_what_was_asked() {
 
 #[test]
 fn fetch_brings_a_whole_dag_and_says_from_where() {
-    let fixture = cli::Fixture::new();
+    let fixture = Fixture::new();
     let (_, root, blocks) = dataset(&fixture);
     let gateway = Gateway::start(&blocks);
-    let node = Node::new(&gateway);
+    let node = node(&gateway);
     let _mountpoint = node.mount();
     let said = node.run(&["fetch", "--progress", &root]);
     assert!(said.contains(&root) && said.contains(&format!("{} blocks", blocks.len())), "{said}");
@@ -140,10 +99,10 @@ fn fetch_brings_a_whole_dag_and_says_from_where() {
 
 #[test]
 fn a_fetch_that_is_interrupted_leaves_a_daemon_that_is_well() {
-    let fixture = cli::Fixture::new();
+    let fixture = Fixture::new();
     let (_, root, blocks) = dataset(&fixture);
     let gateway = Gateway::start(&blocks).manner(Manner::Slow(Duration::from_millis(500)));
-    let node = Node::new(&gateway);
+    let node = node(&gateway);
     let _mountpoint = node.mount();
     let mut child = node.command(&["fetch", &root]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(800));

@@ -2,97 +2,14 @@
 
 #[path = "cli/fixture.rs"]
 mod fixture;
+#[path = "net/node.rs"]
+mod node;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
+use std::time::Duration;
 
-use fixture::{Daemon, Fixture};
+use node::{Node, assert_same, until};
 use serde_json::Value;
-
-/// A repository with its settings.
-struct Node {
-    fixture: Fixture,
-    environment: Vec<(&'static str, String)>,
-}
-
-impl Node {
-    fn new(profile: &str) -> Node {
-        let listen = "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1";
-        let environment = vec![
-            ("CIDFS_NETWORK_PROFILE", profile.to_owned()),
-            ("CIDFS_NETWORK_LISTEN", listen.to_owned()),
-            ("CIDFS_NETWORK_BOOTSTRAP", String::new()),
-        ];
-        Node { fixture: Fixture::new(), environment }
-    }
-
-    fn daemon(&self) -> Daemon {
-        self.fixture.daemon_with(&[], &self.environment)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.fixture.command(arguments);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn fail(&self, arguments: &[&str]) -> String {
-        let output = self.output(arguments);
-        assert!(!output.status.success(), "{arguments:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let arguments = [arguments, &["--json"]].concat();
-        serde_json::from_str(&self.run(&arguments)).unwrap()
-    }
-
-    fn peer(&self) -> String {
-        self.json(&["id"])["ID"].as_str().unwrap().to_owned()
-    }
-
-    /// The addresses that hold `part`, as soon as there are any.
-    fn addresses(&self, part: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        until("listening", || {
-            let id = self.json(&["id"]);
-            let all = id["Addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            found = all.filter(|address| address.contains(part)).map(str::to_owned).collect();
-            !found.is_empty()
-        });
-        found
-    }
-}
-
-fn until(what: &str, mut check: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(30);
-    while !check() {
-        assert!(Instant::now() < give_up, "{what}: not within 30 s");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-fn same(one: &Path, other: &Path) {
-    let output = Command::new("diff").args(["-r", "--no-dereference"]).arg(one).arg(other).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-fn get(node: &Node, root: &str, name: &str) -> PathBuf {
-    let to = node.fixture.path().join(name);
-    node.run(&["get", root, "-o", to.to_str().unwrap()]);
-    to
-}
 
 #[test]
 fn what_one_daemon_adds_the_other_reads_over_tcp_and_quic() {
@@ -111,7 +28,7 @@ fn what_one_daemon_adds_the_other_reads_over_tcp_and_quic() {
         assert_eq!(other.run(&["swarm", "connect", address]), format!("connect {} success\n", one.peer()));
         // It failed a moment ago, and there is a new peer now.
         assert_eq!(other.run(&["cat", &format!("{root}/a.txt")]), "hello\n");
-        same(&one.fixture.path().join("tree"), &get(&other, &root, "out"));
+        assert_same(&one.fixture.path().join("tree"), &other.get(&root, "out"));
         let stat = other.json(&["bitswap", "stat"]);
         assert!(stat["DataReceived"].as_u64().unwrap() > 12_000_000, "{stat}");
         assert_eq!(stat["Peers"][0], one.peer().as_str());
@@ -245,4 +162,68 @@ fn without_a_daemon_verbs_say_how_to_get_one() {
     }
     let absent = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvya4";
     assert!(node.fail(&["cat", absent]).contains("`cidfs daemon`"));
+}
+
+/// Some megabytes that are nowhere else, and their root.
+fn add_noise(node: &Node) -> String {
+    let path = node.fixture.path().join("noise");
+    let mut state = 7_u64;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()
+    })
+    .take(2 << 20)
+    .flatten()
+    .collect();
+    std::fs::write(&path, bytes).unwrap();
+    node.run(&["add", "-Q", path.to_str().unwrap()]).trim().to_owned()
+}
+
+#[test]
+fn a_daemon_follows_a_new_cap_while_it_runs_and_names_what_it_cannot_follow() {
+    let (one, other) = (Node::new("peers"), Node::new("peers"));
+    let (_one, _other) = (one.daemon(), other.daemon());
+    let root = add_noise(&one);
+    let said = one.output(&["config", "set", "fetch.max_upload_bytes", "20KB"]);
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("follows fetch.max_upload_bytes from now on"), "{said}");
+    let said = one.output(&["config", "set", "fetch.timeout", "90s"]);
+    let said = String::from_utf8_lossy(&said.stderr);
+    assert!(said.contains("another fetch.timeout until it is started again"), "{said}");
+    assert_eq!(one.json(&["config", "show", "--running"])["fetch.max_upload_bytes"]["Value"], "20000");
+    other.run(&["swarm", "connect", &one.addresses("/tcp/")[0]]);
+    // At 20 KB a second, 16 MiB take a quarter of an hour.
+    let mut fetching = other.command(&["fetch", &root]).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(fetching.try_wait().unwrap().is_none(), "it came through the cap");
+    // The file may be edited by hand, too.
+    let file = one.run(&["config", "path"]);
+    let text = std::fs::read_to_string(file.trim()).unwrap();
+    std::fs::write(file.trim(), text.replace("\"20000\"", "\"0\"")).unwrap();
+    one.run(&["config", "reload"]);
+    assert!(fetching.wait().unwrap().success());
+}
+
+#[test]
+fn a_fetch_whose_only_provider_is_killed_goes_on_with_one_that_appears() {
+    let (first, second, reader) = (Node::new("peers"), Node::new("peers"), Node::new("peers"));
+    let (dying, _second, _reader) = (first.daemon(), second.daemon(), reader.daemon());
+    let root = add_noise(&first);
+    assert_eq!(add_noise(&second), root);
+    // Slow enough to be killed on the way.
+    first.run(&["config", "set", "fetch.max_upload_bytes", "4MB"]);
+    reader.run(&["swarm", "connect", &first.addresses("/tcp/")[0]]);
+    let fetching = reader.command(&["fetch", &root]).stdout(Stdio::null()).spawn().unwrap();
+    until("some of it is here", || {
+        let stat = reader.json(&["bitswap", "stat"]);
+        stat["DataReceived"].as_u64().unwrap() > 2_000_000
+    });
+    dying.signal(nix::sys::signal::Signal::SIGKILL);
+    until("the provider is gone", || reader.run(&["swarm", "peers"]).is_empty());
+    reader.run(&["swarm", "connect", &second.addresses("/tcp/")[0]]);
+    assert!(fetching.wait_with_output().unwrap().status.success());
+    assert_same(&first.fixture.path().join("noise"), &reader.get(&root, "out"));
+    let stat = reader.json(&["bitswap", "stat"]);
+    let received = stat["DataReceived"].as_u64().unwrap();
+    assert!(received < (16 << 20) + (4 << 20), "what had come from the first was kept: {received}");
 }

@@ -6,62 +6,15 @@
 mod fixture;
 #[path = "net/kubo.rs"]
 mod kubo;
+#[path = "net/node.rs"]
+mod node;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
-use fixture::{Daemon, Fixture};
 use kubo::Kubo;
-
-/// A cidfs that talks to whom it is connected to by hand.
-struct Node {
-    fixture: Fixture,
-    environment: Vec<(&'static str, String)>,
-}
-
-impl Node {
-    fn new(environment: &[(&'static str, &str)]) -> Node {
-        let mut all = vec![
-            ("CIDFS_NETWORK_PROFILE", "peers".to_owned()),
-            ("CIDFS_NETWORK_LISTEN", "/ip4/127.0.0.1/tcp/0,/ip4/127.0.0.1/udp/0/quic-v1".to_owned()),
-        ];
-        for (name, value) in environment {
-            all.retain(|(known, _)| known != name);
-            all.push((*name, (*value).to_owned()));
-        }
-        Node { fixture: Fixture::new(), environment: all }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.fixture.command(arguments);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
-        assert!(output.status.success(), "cidfs {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn daemon(&self) -> Daemon {
-        self.fixture.daemon_with(&[], &self.environment)
-    }
-
-    fn addresses(&self, which: &str) -> Vec<String> {
-        let id: serde_json::Value = serde_json::from_str(&self.run(&["id", "--json"])).unwrap();
-        let addresses = id["Addresses"].as_array().unwrap().iter().filter_map(|it| it.as_str().map(str::to_owned));
-        addresses.filter(|address| address.contains(which)).collect()
-    }
-
-    fn get(&self, cid: &str, name: &str) -> PathBuf {
-        let to = self.fixture.path().join(name);
-        self.run(&["get", "-o", to.to_str().unwrap(), cid]);
-        to
-    }
-}
+use node::{Node, assert_same};
 
 /// A file whose blocks are all different.
 fn noise(path: &Path, bytes: usize, seed: u64) {
@@ -90,15 +43,6 @@ fn tree(path: &Path, directories: usize, files: usize, bytes: usize) {
     }
 }
 
-fn assert_same(one: &Path, other: &Path) {
-    let differences = Command::new("diff").arg("-r").arg(one).arg(other).output().unwrap();
-    assert!(
-        differences.status.success(),
-        "{}",
-        String::from_utf8_lossy(&differences.stdout).lines().take(20).collect::<Vec<_>>().join("\n")
-    );
-}
-
 /// The transports, as parts of addresses.
 const TRANSPORTS: [&str; 2] = ["/tcp/", "/quic-v1"];
 
@@ -115,7 +59,7 @@ fn files_and_directories_come_from_kubo_needs_kubo() {
     assert!(roots[0].starts_with("Qm") && roots[1].starts_with("bafy"), "{roots:?}");
     let daemon = kubo.daemon();
     for transport in TRANSPORTS {
-        let node = Node::new(&[]);
+        let node = Node::new("peers");
         let _running = node.daemon();
         let address = &daemon.addresses(transport)[0];
         node.run(&["swarm", "connect", address]);
@@ -134,7 +78,7 @@ fn files_and_directories_come_from_kubo_needs_kubo() {
 
 #[test]
 fn files_and_directories_go_to_kubo_needs_kubo() {
-    let node = Node::new(&[]);
+    let node = Node::new("peers");
     let source = node.fixture.path().join("source");
     tree(&source.join("plain"), 4, 400, 5000);
     noise(&source.join("large"), 20 << 20, 1);
@@ -169,7 +113,7 @@ fn a_gigabyte_and_ten_thousand_files_go_both_ways_needs_kubo() {
     tree(&many, 10, 10_000, 1000);
     let (file, directory) = (kubo.add(&large, &["--cid-version=1"]), kubo.add(&many, &["--cid-version=1"]));
     let daemon = kubo.daemon();
-    let node = Node::new(&[]);
+    let node = Node::new("peers");
     let running = node.daemon();
     node.run(&["swarm", "connect", &daemon.addresses("/tcp/")[0]]);
     for (root, source) in [(&file, &large), (&directory, &many)] {
@@ -197,7 +141,7 @@ fn a_mount_reads_through_to_kubo_needs_kubo_and_fuse() {
     tree(&source, 3, 60, 100_000);
     let root = kubo.add(&source, &["--cid-version=1"]);
     let daemon = kubo.daemon();
-    let node = Node::new(&[]);
+    let node = Node::new("peers");
     let _running = node.daemon();
     node.run(&["swarm", "connect", &daemon.addresses("/tcp/")[0]]);
     let mountpoint = node.fixture.mountpoint("mnt");
@@ -218,7 +162,7 @@ fn a_private_swarm_is_shared_with_kubo_needs_kubo() {
     noise(&source, 3 << 20, 1);
     let root = kubo.add(&source, &[]);
     let daemon = kubo.daemon();
-    let node = Node::new(&[("CIDFS_NETWORK_PROFILE", "private"), ("CIDFS_NETWORK_LISTEN", "/ip4/127.0.0.1/tcp/0")]);
+    let node = Node::new("private").with("CIDFS_NETWORK_LISTEN", "/ip4/127.0.0.1/tcp/0");
     node.run(&["init"]);
     std::fs::write(node.fixture.repository().join("swarm.key"), &key).unwrap();
     let _running = node.daemon();
@@ -226,7 +170,7 @@ fn a_private_swarm_is_shared_with_kubo_needs_kubo() {
     node.run(&["swarm", "connect", address]);
     assert_same(&source, &node.get(&root, "got"));
     // Who has no key is no member.
-    let stranger = Node::new(&[]);
+    let stranger = Node::new("peers");
     let _other = stranger.daemon();
     assert!(!stranger.command(&["swarm", "connect", address]).output().unwrap().status.success());
 }
@@ -239,7 +183,7 @@ fn the_gateway_of_kubo_is_a_source_needs_kubo() {
     noise(&source.join("large"), 5 << 20, 1);
     let root = kubo.add(&source, &["--cid-version=1"]);
     let daemon = kubo.daemon();
-    let node = Node::new(&[("CIDFS_GATEWAY_URLS", &daemon.gateway)]);
+    let node = Node::new("peers").with("CIDFS_GATEWAY_URLS", &daemon.gateway);
     let _running = node.daemon();
     assert_eq!(node.run(&["swarm", "peers"]).trim(), "");
     assert_same(&source, &node.get(&root, "got"));

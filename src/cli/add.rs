@@ -21,6 +21,7 @@ pub use self::render::Renderer;
 use super::Outcome;
 use super::client::read;
 use super::context::Context;
+use super::routing;
 use crate::block::CidForm;
 use crate::daemon::api::add::{Head, Line};
 use crate::import::ImportOptions;
@@ -177,15 +178,15 @@ pub struct Arguments {
     #[arg(long, value_name = "N", value_parser = setting("mtime-nsecs"), help_heading = "Settings that make the CID")]
     pub mtime_nsecs: Option<String>,
 
-    /// Accepted: there is no network to announce the root to
+    /// Accepted: a daemon announces what is pinned as soon as it is, as the setting network.provide says
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", help_heading = "Network")]
     pub fast_provide_root: Option<bool>,
-    /// Accepted: there is no network to announce blocks to
+    /// Announces every block that was added, beyond what network.provide says, and waits until it is done
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", help_heading = "Network")]
     pub fast_provide_dag: Option<bool>,
-    /// Accepted: there is nothing to wait for
+    /// Waits until the roots are announced
     #[arg(long, value_name = "BOOL", value_parser = boolean, num_args = 0..=1)]
     #[arg(require_equals = true, default_missing_value = "true", help_heading = "Network")]
     pub fast_provide_wait: Option<bool>,
@@ -324,6 +325,7 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     if arguments.profile.is_none() {
         options.set("profile", context.config().import.profile.word())?;
     }
+    let only_hash = options.only_hash;
     let mut renderer = arguments.renderer(context.json(), context.cid_form());
     let mut head = Head { options, paths: Vec::new(), stdin: None, totals: renderer.wants_totals() };
     let mut pipe = None;
@@ -344,18 +346,25 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     let first = futures::stream::iter([Ok::<_, axum::Error>(Bytes::from(json))]);
     let call = call.body(Body::from_stream(first.chain(stdin.into_data_stream())));
     let reply = call.maybe("timeout", context.timeout()).send().await?;
-    let mut whole = false;
+    let mut roots = Vec::new();
     reply
         .each(|line: Line| {
             match line {
                 Line::Event(event) => renderer.event(&event)?,
-                Line::Roots(_) => whole = true,
+                Line::Roots(all) => roots = all,
             }
             Ok(())
         })
         .await?;
-    anyhow::ensure!(whole, "the answer broke off: nothing was pinned");
+    anyhow::ensure!(!roots.is_empty(), "the answer broke off: nothing was pinned");
     renderer.finish()?;
+    let every_block = arguments.fast_provide_dag == Some(true);
+    if !only_hash && (every_block || arguments.fast_provide_wait == Some(true)) {
+        // What was added stays added.
+        if let Err(error) = routing::announce(&client, &roots, every_block, context).await {
+            eprintln!("cidfs: not announced: {error:#}");
+        }
+    }
     client.close().await?;
     Ok(Outcome::Done)
 }

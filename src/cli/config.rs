@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
+use super::client::Client;
 use super::context::Context;
 use super::output::table;
-use crate::config::{self, Raw, Setting};
+use crate::config::{self, Change, Raw, Setting};
 use crate::daemon::api::cidfs::setting_json;
 use crate::daemon::repository;
 
@@ -36,6 +37,7 @@ enum Action {
     Show(Show),
     Get(Get),
     Set(Set),
+    Reload(Reload),
     Path(PathArguments),
 }
 
@@ -58,11 +60,13 @@ struct Get {
 
 /// Change a setting in the file, keeping its comments
 ///
-/// A daemon that runs keeps the settings it was started with: restart it (`cidfs shutdown`, then mount again).
+/// A daemon that runs follows a change of fetch.max_download_bytes and fetch.max_upload_bytes at once. For all others it keeps
+/// what it was started with: restart it (`cidfs shutdown`, then mount again).
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   cidfs config set store.disk_bytes 500GB
+  cidfs config set fetch.max_upload_bytes 20MB
   cidfs config set api.listen 127.0.0.1:5001
   cidfs config set --unset api.listen")]
 struct Set {
@@ -76,6 +80,11 @@ struct Set {
     value: Option<String>,
 }
 
+/// Have the daemon that runs read the settings file again, after it was edited by hand
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  cidfs config reload")]
+struct Reload {}
+
 /// Print where the settings file is
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  $EDITOR \"$(cidfs config path)\"")]
@@ -86,9 +95,8 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
     match &arguments.action {
         Action::Show(Show { running: false }) => show(context, context.settings.iter().map(shown).collect())?,
         Action::Show(Show { running: true }) => {
-            let Some(client) = super::client::Client::running(&context.repository).await else {
-                eprintln!("cidfs: no daemon runs on {}", context.repository.display());
-                return Ok(Outcome::NoDaemon);
+            let Some(client) = Client::running(&context.repository).await else {
+                return Ok(no_daemon(context));
             };
             let settings: Vec<Value> = client.call("cidfs/config").send().await?.json().await?;
             show(context, settings)?;
@@ -105,15 +113,39 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
             let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
             let edited = config::edit(&file.display().to_string(), &text, &set.key, set.value.as_deref())?;
             replace(&file, &edited).with_context(|| format!("cannot write {}", file.display()))?;
-            if super::client::Client::running(&context.repository).await.is_some() {
-                eprintln!("cidfs: a daemon runs with its old settings: `cidfs shutdown` ends it");
+            if let Some(client) = Client::running(&context.repository).await {
+                reload(&client).await?;
             }
+        }
+        Action::Reload(_) => {
+            let Some(client) = Client::running(&context.repository).await else {
+                return Ok(no_daemon(context));
+            };
+            reload(&client).await?;
         }
         Action::Path(_) => {
             context.print(&json!(file.display().to_string()), |out| writeln!(out, "{}", file.display()))?;
         }
     }
     Ok(Outcome::Done)
+}
+
+fn no_daemon(context: &Context) -> Outcome {
+    eprintln!("cidfs: no daemon runs on {}", context.repository.display());
+    Outcome::NoDaemon
+}
+
+/// Has a daemon read the file again, and says what came of it.
+async fn reload(client: &Client) -> anyhow::Result<()> {
+    let changes: Vec<Change> = client.call("cidfs/config/reload").send().await?.json().await?;
+    for Change { key, applied } in changes {
+        if applied {
+            eprintln!("cidfs: the daemon follows {key} from now on");
+        } else {
+            eprintln!("cidfs: the daemon runs with another {key} until it is started again: `cidfs shutdown` ends it");
+        }
+    }
+    Ok(())
 }
 
 fn shown(setting: &Setting) -> Value {

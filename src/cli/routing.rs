@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Outcome;
+use super::client::Client;
 use super::context::Context;
 use crate::daemon::api::routing::Event;
 
@@ -95,8 +96,12 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
 }
 
 pub async fn provide(arguments: &Provide, context: &Context) -> anyhow::Result<Outcome> {
-    let client = context.connect().await?;
-    let call = client.call("routing/provide").args(&arguments.paths).flag("recursive", arguments.recursive);
-    call.maybe("timeout", context.timeout()).send().await?.each(|_: Event| Ok(())).await?;
+    announce(&context.connect().await?, &arguments.paths, arguments.recursive, context).await?;
     Ok(Outcome::Done)
+}
+
+/// Announces blocks, with all below them if `recursive`, and waits until it is done.
+pub async fn announce(client: &Client, paths: &[String], recursive: bool, context: &Context) -> anyhow::Result<()> {
+    let call = client.call("routing/provide").args(paths).flag("recursive", recursive);
+    call.maybe("timeout", context.timeout()).send().await?.each(|_: Event| Ok(())).await
 }

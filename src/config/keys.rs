@@ -38,6 +38,11 @@ impl Key {
         format!("CIDFS_{}_{}", self.section, self.key).to_uppercase()
     }
 
+    /// Whether a daemon that runs takes a new value: [`Settings::reload`](super::Settings::reload).
+    pub fn is_live(&self) -> bool {
+        matches!((self.section, self.key), ("fetch", "max_download_bytes" | "max_upload_bytes"))
+    }
+
     /// Whether its value is a bare number or truth value in TOML and JSON.
     pub fn is_bare(&self) -> bool {
         self.form == Form::Bare
@@ -124,9 +129,11 @@ settings! {
     fetch: FetchConfig {
         /// How long a read waits, counted from its last progress, before it fails.
         timeout: Span = "60s",
-        /// How much may come in from other machines in a second, from peers and gateways together, in bytes. 0: no cap.
+        /// How much may come in from other machines in a second, from peers and gateways together, in bytes. 0: no cap. A daemon
+        /// that runs follows a change of the file (`cidfs config set`, `cidfs config reload`).
         max_download_bytes: Size = "0",
-        /// How much may go out to other machines in a second, in bytes. 0: no cap.
+        /// How much may go out to other machines in a second, in bytes. 0: no cap. A daemon that runs follows a change of the
+        /// file (`cidfs config set`, `cidfs config reload`).
         max_upload_bytes: Size = "0",
     }
     /// Trustless HTTP gateways, which are asked for blocks that no peer sends soon.

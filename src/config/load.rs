@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml_edit::{Item, TableLike, Value};
 
 use super::{Config, ConfigError, KEYS, Key, Raw};
@@ -55,6 +56,16 @@ pub struct Setting {
     pub source: Source,
 }
 
+/// A setting whose value in the file is not the one that a process runs with.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Change {
+    /// `section.key`.
+    pub key: String,
+    /// Whether the process runs with it from now on.
+    pub applied: bool,
+}
+
 /// All settings of one process.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -105,6 +116,27 @@ impl Settings {
             settings.set(key, &Raw::One(value.to_owned()), Source::Flag { flag: flag.clone() }, &place)?;
         }
         Ok(settings)
+    }
+
+    /// Reads `file` again. What is [live](Key::is_live) is taken over; what else has changed is named, and takes a new start.
+    /// Where the environment or a flag has set a key, the file has no say in it.
+    pub fn reload(&mut self, file: &Path) -> Result<Vec<Change>, ConfigError> {
+        let fresh = Settings::load(file, [], &[])?;
+        let mut changes = Vec::new();
+        for setting in fresh.values {
+            let key = setting.key;
+            let Some(known) = self.values.iter_mut().find(|known| std::ptr::eq(known.key, key)) else { continue };
+            let is_the_files = matches!(known.source, Source::Default | Source::File { .. });
+            if !is_the_files || known.value == setting.value {
+                continue;
+            }
+            let applied = key.is_live() && self.config.set(key.section, key.key, &setting.value).is_some();
+            if applied {
+                *known = setting;
+            }
+            changes.push(Change { key: key.path(), applied });
+        }
+        Ok(changes)
     }
 
     /// The typed values.

@@ -114,3 +114,32 @@ fn a_setting_of_the_default_file_is_set_in_its_section() {
         assert!(matches!(settings.get(&key.path()).unwrap().source, Source::File { .. }), "{}", key.path());
     }
 }
+
+#[test]
+fn what_is_live_follows_the_file_and_the_rest_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, "[fetch]\nmax_upload_bytes = 1000\n").unwrap();
+    let environment = [("CIDFS_STORE_RAM_BYTES".to_owned(), "2MiB".to_owned())];
+    let mut settings = Settings::load(&path, environment, &[]).unwrap();
+    assert_eq!(settings.reload(&path).unwrap(), []);
+    let text = "[fetch]\nmax_upload_bytes = 2000\ntimeout = \"5m\"\n[store]\nram_bytes = \"9MiB\"\n";
+    std::fs::write(&path, text).unwrap();
+    let change = |key: &str, applied| Change { key: key.to_owned(), applied };
+    let mut changes = settings.reload(&path).unwrap();
+    changes.sort_by(|one, other| one.key.cmp(&other.key));
+    // What the environment says stands.
+    assert_eq!(changes, [change("fetch.max_upload_bytes", true), change("fetch.timeout", false)]);
+    let config = settings.config();
+    assert_eq!((config.fetch.max_upload_bytes, config.store.ram_bytes), (2000, 2 << 20));
+    assert_eq!(config.fetch.timeout, std::time::Duration::from_mins(1));
+    assert_eq!(settings.get("fetch.max_upload_bytes").unwrap().value, Raw::One("2000".into()));
+    // A file that is no good changes nothing.
+    std::fs::write(&path, "[fetch]\nmax_upload_bytes = \"much\"\n").unwrap();
+    assert!(settings.reload(&path).is_err());
+    assert_eq!(settings.config().fetch.max_upload_bytes, 2000);
+    std::fs::write(&path, "").unwrap();
+    settings.reload(&path).unwrap();
+    assert_eq!(settings.config().fetch.max_upload_bytes, 0);
+    assert_eq!(settings.get("fetch.max_upload_bytes").unwrap().source, Source::Default);
+}

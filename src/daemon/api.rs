@@ -124,7 +124,8 @@ pub fn router(daemon: Daemon, reach: Reach) -> Router {
         .route("/cidfs/stat", post(files::stat))
         .route("/cidfs/fetch", post(fetch::fetch))
         .route("/cidfs/why", post(fetch::why))
-        .route("/cidfs/config", post(cidfs::config));
+        .route("/cidfs/config", post(cidfs::config))
+        .route("/cidfs/config/reload", post(cidfs::reload));
     if reach == Reach::Owner {
         kubo = kubo.route("/cidfs/add", post(add::local));
     }

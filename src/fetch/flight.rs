@@ -179,10 +179,6 @@ impl Flights {
             keeps: AtomicBool::new(keeps),
             task: OnceLock::new(),
         });
-        table.insert(cid.clone(), flight.clone());
-        drop(table);
-        self.counters.begun.fetch_add(1, Ordering::Relaxed);
-        let waiter = self.waiter(flight.clone(), timeout);
         let (flights, flown) = (self.clone(), flight.clone());
         let task = self.runtime.spawn(async move {
             let mut landing = Landing { flights: &flights, flight: &flown, landed: false };
@@ -190,7 +186,11 @@ impl Flights {
             landing.land(outcome);
         });
         let _ = flight.task.set(task.abort_handle());
-        Ok(waiter)
+        // Whoever finds it in the table can end it.
+        table.insert(cid.clone(), flight.clone());
+        drop(table);
+        self.counters.begun.fetch_add(1, Ordering::Relaxed);
+        Ok(self.waiter(flight, timeout))
     }
 
     fn waiter(self: &Arc<Self>, flight: Arc<Flight>, timeout: Duration) -> Waiter {

@@ -15,7 +15,7 @@ use super::Priority;
 use super::source::{Request, Source, SourceError, Take};
 use crate::block::{Block, Cid};
 use crate::limits::MAX_FETCH_SESSIONS;
-use crate::net::http::{Announced, CAR_LOOK_UP, Gateways, HealthReport, NoGateway, Watch};
+use crate::net::http::{Announced, Gateways, HealthReport, NoGateway, Watch};
 
 /// The name of the source.
 pub const NAME: &str = "gateways";
@@ -47,19 +47,17 @@ impl GatewaySource {
 
     /// Waits while `cid` is on its way in a CAR.
     async fn while_coming(&self, request: &Request) {
-        let coming = || {
-            let cars = self.cars.lock();
-            cars.iter().any(|car| car.is_coming(&request.cid))
-        };
-        if !coming() {
-            return;
+        let coming = || self.cars.lock().iter().find(|car| car.is_coming(&request.cid)).cloned();
+        let mut car = coming();
+        if car.is_some() {
+            request.note("", "waiting: it is on its way in a CAR");
         }
-        request.note("", "waiting: it is on its way in a CAR");
-        while coming() {
+        while let Some(under_way) = car {
             // Where it comes, this is dropped.
-            tokio::time::sleep(CAR_LOOK_UP).await;
+            under_way.while_coming(&request.cid).await;
+            car = coming();
         }
-        // Where it has just come, this ends here, before anybody is asked.
+        // Where it has come just now, this ends here, before anybody is asked.
         tokio::task::yield_now().await;
     }
 }

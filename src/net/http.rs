@@ -24,7 +24,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
-pub use self::car::{Announced, DagSummary, LOOK_UP as CAR_LOOK_UP};
+pub use self::car::{Announced, DagSummary};
 use self::endpoint::Endpoint;
 pub use self::health::HealthReport;
 use super::caps::Caps;

@@ -285,6 +285,11 @@ pub async fn config(State(daemon): State<Daemon>) -> Response {
     json_response(&settings)
 }
 
+/// `cidfs/config/reload`: reads the settings file again, and says what has changed.
+pub async fn reload(State(daemon): State<Daemon>) -> Result<Response, ApiError> {
+    reply_json(move || Ok(daemon.reload_settings()?)).await
+}
+
 /// A setting as JSON: `Key`, `Value`, and `Source`.
 pub fn setting_json(setting: &Setting) -> Map<String, Value> {
     let value = match &setting.value {

@@ -8,12 +8,12 @@
 use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use reqwest::Response;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::pace::Pace;
 use super::{GatewayError, Watch};
@@ -27,6 +27,7 @@ use crate::net::caps::Caps;
 #[derive(Debug)]
 pub struct Announced {
     state: Mutex<State>,
+    ended: Notify,
 }
 
 #[derive(Debug)]
@@ -51,16 +52,34 @@ impl Announced {
     /// The root, which is here, and what it links to.
     pub fn new(root: &Block) -> Arc<Announced> {
         let state = State { cids: HashSet::new(), progress: Instant::now(), is_over: false };
-        let announced = Arc::new(Announced { state: Mutex::new(state) });
+        let announced = Arc::new(Announced { state: Mutex::new(state), ended: Notify::new() });
         announced.announce(root);
         announced.state.lock().cids.insert(root.cid().clone());
         announced
     }
 
-    /// Whether `cid` may be expected soon: it was announced, and the CAR goes on.
-    pub fn is_coming(&self, cid: &Cid) -> bool {
+    /// Until when `cid` may be expected, if nothing more arrives: it was announced, and the CAR goes on.
+    fn expected_until(&self, cid: &Cid) -> Option<Instant> {
         let state = self.state.lock();
-        !state.is_over && state.progress.elapsed() < GATEWAY_CAR_STALL && state.cids.contains(cid)
+        let until = state.progress + GATEWAY_CAR_STALL;
+        (!state.is_over && until > Instant::now() && state.cids.contains(cid)).then_some(until)
+    }
+
+    /// Whether `cid` may be expected soon.
+    pub fn is_coming(&self, cid: &Cid) -> bool {
+        self.expected_until(cid).is_some()
+    }
+
+    /// Returns when the CAR has ended or stands still, and so will not bring `cid`. Who gets the block is to drop this.
+    pub async fn while_coming(&self, cid: &Cid) {
+        loop {
+            let ended = self.ended.notified();
+            let Some(until) = self.expected_until(cid) else { return };
+            tokio::select! {
+                () = ended => {}
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+        }
     }
 
     /// Nothing more comes.
@@ -68,6 +87,8 @@ impl Announced {
         let mut state = self.state.lock();
         state.is_over = true;
         state.cids = HashSet::new();
+        drop(state);
+        self.ended.notify_waiters();
     }
 
     fn progress(&self) {
@@ -209,6 +230,3 @@ impl Read for Pieces {
         Ok(len)
     }
 }
-
-/// How often one who waits for a block that is on its way looks whether it still is.
-pub const LOOK_UP: Duration = Duration::from_millis(50);
