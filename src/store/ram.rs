@@ -78,8 +78,13 @@ impl Ram {
         let hash = Hash::from_slice(cid.multihash());
         let shard = self.shard(&hash);
         let (first, second) = if is_leaf(cid) { (&self.leaves, &self.nodes) } else { (&self.nodes, &self.leaves) };
-        // A block that was put under another codec lies with the other kind.
-        let (data, owner) = first[shard].lock().get(&hash).or_else(|| second[shard].lock().get(&hash))?;
+        // A block that was put under another codec lies with the other kind. One lock at a time: others take them the other
+        // way round.
+        let mut found = first[shard].lock().get(&hash);
+        if found.is_none() {
+            found = second[shard].lock().get(&hash);
+        }
+        let (data, owner) = found?;
         if let Some(owner) = owner {
             owner.note(uses::now());
         }
@@ -257,6 +262,24 @@ mod tests {
                 assert!(ram.used().1 <= budget);
             }
             assert!(ram.used().1 > budget / 4, "it is used");
+        }
+    }
+
+    #[test]
+    fn lookups_of_leaves_and_of_nodes_do_not_wait_for_each_other_forever() {
+        let ram = Arc::new(Ram::new(4 << 20));
+        let (done, ends) = std::sync::mpsc::channel();
+        for codec in [codec::RAW, codec::DAG_PB] {
+            let (ram, done, absent) = (ram.clone(), done.clone(), block(codec, 1, 10));
+            std::thread::spawn(move || {
+                for _ in 0..200_000 {
+                    assert_eq!(ram.get(absent.cid()), None);
+                }
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..2 {
+            ends.recv_timeout(std::time::Duration::from_mins(1)).expect("both end");
         }
     }
 
