@@ -97,7 +97,7 @@ fn cold(bench: &mut Bench, dataset: &Dataset, sides: &[Side], name: &str, read: 
 
 /// The kernel's caches are empty and the file's blocks are in the daemon's RAM tier; beside it, the local file in the page cache.
 fn from_ram(bench: &mut Bench, dataset: &Dataset, cidfs: &Cidfs, root: &str) -> Result<()> {
-    let mount = cidfs.with("CIDFS_STORE_RAM_BYTES", dataset.big_bytes() * 2).mount("")?;
+    let mount = cidfs.with("CIDFS_STORE_RAM_BYTES", &(dataset.big_bytes() * 2)).mount("")?;
     let ours = mount.root(root).join(&dataset.big()[0]);
     let local = dataset.directory().join(&dataset.big()[0]);
     reads::sequential(&ours, dataset.big_bytes())?;

@@ -27,7 +27,7 @@ impl Cidfs {
     }
 
     /// The same with a setting in its environment, as `CIDFS_STORE_RAM_BYTES`.
-    pub fn with(&self, variable: &str, value: u64) -> Cidfs {
+    pub fn with(&self, variable: &str, value: &impl ToString) -> Cidfs {
         let mut other = self.clone();
         other.environment.push((variable.to_owned(), value.to_string()));
         other
@@ -41,6 +41,11 @@ impl Cidfs {
             bail!("cidfs add -Q {} printed no CID", directory.display());
         }
         Ok(root)
+    }
+
+    /// The value of a setting, as `prefetch.push`.
+    pub fn setting(&self, key: &str) -> Result<String> {
+        Ok(self.run(["config".into(), "get".into(), key.into()])?.trim().to_owned())
     }
 
     /// Mounts at `<repository>.mnt`, which is made.
@@ -82,6 +87,13 @@ impl Mount {
         self.mountpoint.join(cid)
     }
 
+    /// Hands over the order in which files below a root will be read.
+    pub fn plan(&self, cid: &str, order: &[PathBuf]) -> Result<()> {
+        let list = self.mountpoint.with_extension("order");
+        write_order(&list, order)?;
+        self.cidfs.run(["plan".into(), cid.into(), "--order".into(), list.into()]).map(drop)
+    }
+
     /// The process that answers.
     pub fn daemon(&self) -> Result<u32> {
         let status = self.cidfs.run(["status".into(), "--json".into()])?;
@@ -96,4 +108,10 @@ impl Drop for Mount {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Writes an order of files as `cidfs plan` reads it.
+pub fn write_order(list: &Path, order: &[PathBuf]) -> Result<()> {
+    let lines: Vec<_> = order.iter().map(|file| file.to_string_lossy()).collect();
+    std::fs::write(list, lines.join("\n")).with_context(|| format!("cannot write {}", list.display()))
 }

@@ -5,16 +5,25 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::Bench;
-use crate::binary::Cidfs;
+use crate::binary::{Cidfs, Mount};
 use crate::dataset::{Dataset, Noise};
 use crate::report::{Target, Unit, megabytes};
 use crate::sides::{Side, alternate};
 use crate::{kernel, reads, squash};
 
-pub const LINES: &[&str] =
-    &["list.warm", "list.cold", "epoch.warm", "epoch.ram", "epoch.disk.seq", "epoch.disk.rand", "ram.double"];
+pub const LINES: &[&str] = &[
+    "list.warm",
+    "list.cold",
+    "epoch.warm",
+    "epoch.ram",
+    "epoch.disk.seq",
+    "epoch.disk.rand",
+    "epoch.disk.rand.plan",
+    "ram.double",
+];
 
-const COLD: &[&str] = &["list.cold", "epoch.ram", "epoch.disk.seq", "epoch.disk.rand", "ram.double"];
+const COLD: &[&str] =
+    &["list.cold", "epoch.ram", "epoch.disk.seq", "epoch.disk.rand", "epoch.disk.rand.plan", "ram.double"];
 
 /// Rounds of a line that takes milliseconds, for each round of one that takes seconds.
 const SHORT_ROUNDS: usize = 3;
@@ -39,6 +48,9 @@ pub fn run(bench: &mut Bench, dataset: &Dataset, cidfs: &Cidfs, root: &str) -> R
         warm(bench, dataset, &sides)?;
         if not_cold.is_none() {
             cold(bench, dataset, &sides)?;
+            if bench.wants("epoch.disk.rand.plan") {
+                planned(bench, dataset, &mount, root, &sides[..2])?;
+            }
         }
     }
     match not_cold {
@@ -62,8 +74,9 @@ fn warm(bench: &mut Bench, dataset: &Dataset, sides: &[Side]) -> Result<()> {
         for side in sides {
             epoch(dataset, &side.root, dataset.small(), 2)?;
         }
-        let seconds =
-            alternate(sides, bench.rounds, |round, side| epoch(dataset, &side.root, &shuffled(dataset, round), 2))?;
+        let seconds = alternate(sides, bench.rounds, |round, side| {
+            epoch(dataset, &side.root, &shuffled(dataset.small(), round), 2)
+        })?;
         rows(bench, "epoch.warm", Unit::Files(dataset.small().len()), sides, &seconds, Target::AtLeast(0.75));
     }
     Ok(())
@@ -88,7 +101,7 @@ fn cold(bench: &mut Bench, dataset: &Dataset, sides: &[Side]) -> Result<()> {
     }
     if bench.wants("epoch.disk.rand") {
         let seconds = alternate(sides, bench.rounds, |round, side| {
-            let order = shuffled(dataset, round);
+            let order = shuffled(dataset.small(), round);
             kernel::drop_all()?;
             epoch(dataset, &side.root, &order, 4)
         })?;
@@ -113,10 +126,25 @@ fn cold(bench: &mut Bench, dataset: &Dataset, sides: &[Side]) -> Result<()> {
     Ok(())
 }
 
+/// The order is told before it is read, as a training job can tell it.
+fn planned(bench: &mut Bench, dataset: &Dataset, mount: &Mount, root: &str, sides: &[Side]) -> Result<()> {
+    let seconds = alternate(sides, bench.rounds, |round, side| {
+        let order = shuffled(dataset.small(), round);
+        kernel::drop_all()?;
+        if side.root == sides[0].root {
+            mount.plan(root, &order)?;
+        }
+        epoch(dataset, &side.root, &order, 4)
+    })?;
+    let unit = Unit::Files(dataset.small().len());
+    rows(bench, "epoch.disk.rand.plan", unit, sides, &seconds, Target::AtLeast(1.0));
+    Ok(())
+}
+
 /// The kernel's caches are empty and every block is in the daemon's RAM tier; beside it, the local disk's files in the page
 /// cache: the same bytes from RAM, both times.
 fn epoch_ram(bench: &mut Bench, dataset: &Dataset, cidfs: &Cidfs, root: &str) -> Result<()> {
-    let cidfs = cidfs.with("CIDFS_STORE_RAM_BYTES", dataset.small_bytes() * 3 / 2);
+    let cidfs = cidfs.with("CIDFS_STORE_RAM_BYTES", &(dataset.small_bytes() * 3 / 2));
     let mount = cidfs.mount("")?;
     let ours = mount.root(root);
     epoch(dataset, &ours, dataset.small(), 1)?;
@@ -144,13 +172,14 @@ pub fn rows(bench: &mut Bench, name: &str, unit: Unit, sides: &[Side], seconds: 
     }
 }
 
-fn epoch(dataset: &Dataset, root: &Path, order: &[PathBuf], readers: usize) -> Result<f64> {
+/// An epoch of the small files; the seconds it took.
+pub fn epoch(dataset: &Dataset, root: &Path, order: &[PathBuf], readers: usize) -> Result<f64> {
     reads::epoch(root, order, readers, dataset.small_bytes())
 }
 
 /// A fresh order in each round, the same for each side.
-fn shuffled(dataset: &Dataset, round: usize) -> Vec<PathBuf> {
-    let mut order = dataset.small().to_vec();
+pub fn shuffled(files: &[PathBuf], round: usize) -> Vec<PathBuf> {
+    let mut order = files.to_vec();
     Noise(round as u64 + 1).shuffle(&mut order);
     order
 }

@@ -11,12 +11,14 @@
 //!
 //! [`dataset`] makes the files, [`binary`] drives the binary, [`kernel`] the page cache, [`reads`] is the work, [`sides`] the
 //! alternation, [`report`] the table. The lines themselves are in [`files`] (lists and epochs), [`big`], [`imports`],
-//! [`memory`], [`opening`], [`kubo`] and [`network`] (with [`peers`] and the [`links`] between them).
+//! [`memory`], [`opening`], [`kubo`], [`network`] (with [`peers`] and the [`links`] between them) and [`epochs`]; [`ablations`] tell
+//! what each mechanism of prefetch is worth.
 
+mod ablations;
 mod big;
 mod binary;
-
 mod dataset;
+mod epochs;
 mod files;
 mod imports;
 mod kernel;
@@ -56,6 +58,9 @@ pub struct Options {
     /// Only lines whose name holds one of these.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// In the place of the lines: those that prefetch may speed up, with each of its mechanisms switched over in turn.
+    #[arg(long)]
+    ablations: bool,
     /// Where to write the lines as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -116,8 +121,15 @@ fn main() -> Result<()> {
         || bench.wants_any(memory::LINES)
         || bench.wants_any(kubo::LINES)
         || bench.wants_any(network::LINES)
+        || bench.wants_any(epochs::LINES)
     {
         let dataset = Dataset::make(&bench.options.work.join("dataset"), &bench.scale)?;
+        if bench.options.ablations {
+            let cidfs = Cidfs::new(&bench.options.cidfs, &bench.options.work.join("repository"));
+            let root = cidfs.add(dataset.directory())?;
+            ablations::run(&mut bench, &dataset, &cidfs, &root)?;
+            return bench.report.finish(bench.options.json.as_deref());
+        }
         imports::run(&mut bench, &dataset)?;
         let cidfs = Cidfs::new(&bench.options.cidfs, &bench.options.work.join("repository"));
         let root = cidfs.add(dataset.directory())?;
@@ -126,6 +138,7 @@ fn main() -> Result<()> {
         kubo::run(&mut bench, &dataset, &cidfs, &root)?;
         memory::run(&mut bench, &dataset, &cidfs, &root)?;
         network::run(&mut bench, &dataset)?;
+        epochs::run(&mut bench, &dataset)?;
     }
     opening::run(&mut bench)?;
     bench.report.finish(bench.options.json.as_deref())

@@ -52,7 +52,7 @@ fn epoch(bench: &mut Bench) -> Result<()> {
     }
     let repository = bench.options.work.join("repository-of-epoch");
     let source = bench.options.work.join("epoch");
-    let cidfs = Cidfs::new(&bench.options.cidfs, &repository).with("CIDFS_STORE_RAM_BYTES", RAM_TIER_BYTES);
+    let cidfs = Cidfs::new(&bench.options.cidfs, &repository).with("CIDFS_STORE_RAM_BYTES", &RAM_TIER_BYTES);
 
     let mut noise = Noise(0x5EED_0002);
     let mut batches: Vec<(String, Vec<PathBuf>, u64)> = Vec::new();

@@ -15,24 +15,21 @@ use crate::sides::{alternate, median};
 use crate::{Bench, kernel, reads};
 
 pub const LINES: &[&str] =
-    &["fetch.bulk", "fetch.small", "fetch.far", "list.remote", "fetch.swarm", "fetch.swarm.seed", "epoch.net.seq"];
+    &["fetch.bulk", "fetch.small", "fetch.far", "list.remote", "fetch.swarm", "fetch.swarm.seed"];
 
 const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 
 /// Directories of the dataset's small files that `fetch.small` and `list.remote` take: 5,000 files of the full dataset, and all.
-const FETCHED_DIRECTORIES: usize = 25;
+pub const FETCHED_DIRECTORIES: usize = 25;
 
 /// The path of `fetch.far`: 50 ms there and back, 1 Gbit/s.
 const FAR: links::Path = links::Path { delay: Duration::from_millis(25), bytes_per_second: 125_000_000 };
-
-/// The path of `epoch.net.*`: 20 ms there and back, 1 Gbit/s.
-const NEAR: links::Path = links::Path { delay: Duration::from_millis(10), bytes_per_second: 125_000_000 };
 
 /// Nodes that fetch at once.
 const SWARM: usize = 8;
 
 /// Rounds of lines that take half a minute each.
-const LONG_ROUNDS: usize = 3;
+pub const LONG_ROUNDS: usize = 3;
 
 /// Measures the lines above.
 pub fn run(bench: &mut Bench, dataset: &Dataset) -> Result<()> {
@@ -54,16 +51,13 @@ pub fn run(bench: &mut Bench, dataset: &Dataset) -> Result<()> {
             from_one_peer(bench, "fetch.small", &programs, &small.directory, files, Target::AtLeast(3.0))?;
         }
     }
-    if bench.wants_any(&["fetch.far", "fetch.swarm", "fetch.swarm.seed", "epoch.net.seq"])
+    if bench.wants_any(&["fetch.far", "fetch.swarm", "fetch.swarm.seed"])
         && let Some(why) = links::why_no_namespaces()
     {
-        bench.skip(&["fetch.far", "fetch.swarm", "fetch.swarm.seed", "epoch.net.seq"], why);
+        bench.skip(&["fetch.far", "fetch.swarm", "fetch.swarm.seed"], why);
     } else {
         if bench.wants("fetch.far") {
             far(bench, dataset, &ours)?;
-        }
-        if bench.wants("epoch.net.seq") {
-            epoch_over_the_network(bench, dataset, &ours)?;
         }
         if bench.wants("fetch.swarm") {
             swarm(bench, dataset, &ours, kubo.as_ref())?;
@@ -76,14 +70,18 @@ pub fn run(bench: &mut Bench, dataset: &Dataset) -> Result<()> {
 }
 
 /// Some of the dataset's small files in a directory of their own.
-struct Small {
-    directory: PathBuf,
-    files: usize,
-    directories: usize,
+pub struct Small {
+    /// Where they lie on the local disk.
+    pub directory: PathBuf,
+    /// How many there are.
+    pub files: usize,
+    /// In how many directories.
+    pub directories: usize,
 }
 
 impl Small {
-    fn make(bench: &Bench, dataset: &Dataset, directories: usize) -> Result<Small> {
+    /// Hard links to the files of so many directories.
+    pub fn make(bench: &Bench, dataset: &Dataset, directories: usize) -> Result<Small> {
         let directory = bench.options.work.join("small-of-network");
         let mut made = std::collections::BTreeSet::new();
         let mut files = 0;
@@ -142,17 +140,19 @@ fn from_one_peer(
 }
 
 /// A seed in one namespace and clients in another, with a proxy between them that is the only way.
-struct FarApart {
+pub struct FarApart {
     namespaces: Namespaces,
     _seed: Peer,
     _proxy: Proxy,
-    root: String,
+    /// What the seed has.
+    pub root: String,
     /// Where clients find the seed.
     address: String,
 }
 
 impl FarApart {
-    fn make(bench: &Bench, ours: &Program, path: &Path, way: links::Path) -> Result<FarApart> {
+    /// The seed has what is at `path`, and is at the other end of `way`.
+    pub fn make(bench: &Bench, ours: &Program, path: &Path, way: links::Path) -> Result<FarApart> {
         let namespaces = Namespaces::apart(2)?;
         let repository = bench.options.work.join("seed");
         let mut seed = Peer::new(ours, &repository, namespaces.enter(0), "/ip4/10.94.0.2/tcp/4101")?;
@@ -166,10 +166,11 @@ impl FarApart {
         Ok(FarApart { namespaces, _seed: seed, _proxy: proxy, root, address })
     }
 
-    /// A client that has nothing, and is connected.
-    fn client(&self, bench: &Bench, ours: &Program) -> Result<Peer> {
+    /// A client that has nothing, and is connected. The settings are of its environment.
+    pub fn client(&self, bench: &Bench, ours: &Program, settings: &[(String, String)]) -> Result<Peer> {
         let repository = bench.options.work.join("client");
-        let mut client = Peer::new(ours, &repository, self.namespaces.enter(1), "/ip4/10.94.1.2/tcp/0")?;
+        let client = Peer::new(ours, &repository, self.namespaces.enter(1), "/ip4/10.94.1.2/tcp/0")?;
+        let mut client = client.with(settings);
         client.start()?;
         client.connect(&self.address)?;
         Ok(client)
@@ -181,43 +182,11 @@ fn far(bench: &mut Bench, dataset: &Dataset, ours: &Program) -> Result<()> {
     let bytes = dataset.big_bytes();
     let apart = FarApart::make(bench, ours, &big, FAR)?;
     let seconds = alternate(&[true, false], bench.rounds.min(LONG_ROUNDS), |_, is_ours| {
-        if *is_ours { apart.client(bench, ours)?.fetch(&apart.root) } else { links::plain(FAR, bytes) }
+        if *is_ours { apart.client(bench, ours, &[])?.fetch(&apart.root) } else { links::plain(FAR, bytes) }
     })?;
     let target = Target::AtLeast(0.7);
     bench.report.compare("fetch.far", "plain TCP, the same path", Unit::Bytes(bytes), &seconds[0], &seconds[1], target);
     Ok(())
-}
-
-/// A first epoch: nothing is here, and the files are read through the mount in directory order.
-fn epoch_over_the_network(bench: &mut Bench, dataset: &Dataset, ours: &Program) -> Result<()> {
-    let small = Small::make(bench, dataset, FETCHED_DIRECTORIES)?;
-    let apart = FarApart::make(bench, ours, &small.directory, NEAR)?;
-    let mut files: Vec<PathBuf> = Vec::new();
-    for class in sorted(&small.directory)? {
-        for file in sorted(&class)? {
-            files.push(file.strip_prefix(&small.directory)?.to_owned());
-        }
-    }
-    let bytes = files.iter().map(|file| Ok(fs::metadata(small.directory.join(file))?.len())).sum::<Result<u64>>()?;
-    let seconds = alternate(&[true, false], bench.rounds.min(LONG_ROUNDS), |_, is_ours| {
-        if !*is_ours {
-            return links::plain(NEAR, bytes);
-        }
-        let client = apart.client(bench, ours)?;
-        let mountpoint = client.mount()?;
-        let took = reads::epoch(&mountpoint.join(&apart.root), &files, 1, bytes);
-        client.run(&["umount", "--all"])?;
-        took
-    })?;
-    let (unit, target) = (Unit::Bytes(bytes), Target::AtLeast(0.7));
-    bench.report.compare("epoch.net.seq", "plain TCP, the same path", unit, &seconds[0], &seconds[1], target);
-    Ok(())
-}
-
-fn sorted(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    paths.sort();
-    Ok(paths)
 }
 
 /// One seed and eight who want all of it at once, each with 1 Gbit/s, everybody connected to everybody.
@@ -297,8 +266,7 @@ fn list_remote(bench: &mut Bench, dataset: &Dataset, ours: &Program) -> Result<(
     }
     let took = reads::list(&mountpoint.join(&root), small.files)?;
     client.run(&["umount", "--all"])?;
-    let status: serde_json::Value = serde_json::from_str(&client.run(&["status", "--json"])?)?;
-    let fetched = status["Store"]["DiskBlocks"].as_u64().context("cidfs status --json names no DiskBlocks")?;
+    let fetched = client.figure(&["status", "--json"], "/Store/DiskBlocks")?;
     let directories = small.directories as u64 + 1;
     ensure!(fetched > 0, "nothing was fetched for a listing");
     bench.report.bound(

@@ -12,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::binary::write_order;
+
 /// How long a daemon may take to start.
 const START_WAIT: Duration = Duration::from_mins(1);
 
@@ -75,6 +77,12 @@ impl Peer {
             }
         }
         Ok(peer)
+    }
+
+    /// The same with settings in its environment, as `CIDFS_STORE_RAM_BYTES`. For a daemon that is not started yet.
+    pub fn with(mut self, settings: &[(String, String)]) -> Peer {
+        self.environment.extend_from_slice(settings);
+        self
     }
 
     /// Adds a file or a directory; its CID.
@@ -154,6 +162,20 @@ impl Peer {
         fs::create_dir_all(&mountpoint)?;
         self.run(&["mount", mountpoint.to_str().context("the path is no text")?])?;
         Ok(mountpoint)
+    }
+
+    /// Hands over the order in which files below a root will be read.
+    pub fn plan(&self, root: &str, order: &[PathBuf]) -> Result<()> {
+        let list = self.repository.with_extension("order");
+        write_order(&list, order)?;
+        self.run(&["plan", root, "--order", list.to_str().context("the path is no text")?]).map(drop)
+    }
+
+    /// A figure of a verb that prints JSON: the number at `place`.
+    pub fn figure(&self, arguments: &[&str], place: &str) -> Result<u64> {
+        let printed: Value = serde_json::from_str(&self.run(arguments)?)?;
+        let number = printed.pointer(place).and_then(Value::as_u64);
+        number.with_context(|| format!("cidfs {} names no {place}", arguments.join(" ")))
     }
 
     /// What a verb prints.
