@@ -9,7 +9,8 @@
 //!
 //! - [`source`]: what blocks come from. [`flight`], `places`, `failures`, `keep`, `recent`: fetches on their way, how many run at
 //!   once, what failed lately, what is written behind the readers' backs, what `cidfs why` tells.
-//! - [`walk`]: every block of a DAG, once; `ahead`: what it will come to. [`bring`]: all of them, from wherever they are.
+//! - [`walk`]: every block of a DAG, once; [`depth`]: how much of it; `ahead`: what it will come to. [`bring`]: all of that, from
+//!   wherever it is.
 //! - [`pin`]: pins of whole DAGs, and whether they are still whole.
 //! - [`car`]: DAGs to and from CARs.
 //! - [`stat`] and [`refs`]: the sizes of DAGs, and their links as a list.
@@ -17,6 +18,7 @@
 mod ahead;
 pub mod bring;
 pub mod car;
+pub mod depth;
 mod failures;
 mod flight;
 pub mod gateways;

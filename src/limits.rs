@@ -134,13 +134,6 @@ pub const MAX_PLAN_PATH_BYTES: usize = MAX_DIRECTORY_DEPTH * (MAX_NAME_BYTES + 1
 /// was made to has more.
 pub const MAX_PLAN_PATHS_BYTES: u64 = 1 << 30;
 
-/// Leaves that a warmup has on their way at once, and nodes as many: 64 files of 100 KB fill a path of 1 Gbit/s and 50 ms, and
-/// the largest blocks come to 128 MiB.
-pub const WARMUP_CONCURRENCY: usize = 64;
-
-/// Nodes that a warmup has noted to fetch ahead of its walk: all links of the widest block, in 3 MB.
-pub const MAX_WARMUP_AHEAD: usize = 1 << 16;
-
 /// Warmups in the background at a time, and those that have ended that `cidfs status` remembers.
 pub const MAX_WARMUPS: usize = 16;
 

@@ -136,10 +136,6 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
                     if done.missing > 0 {
                         write!(out, "; {} blocks are missing, and what is below them", done.missing)?;
                     }
-                    if done.not_kept > 0 {
-                        outcome = Outcome::BadNews;
-                        write!(out, "; there was no room for {} blocks", done.not_kept)?;
-                    }
                     writeln!(out)?;
                 }
             }

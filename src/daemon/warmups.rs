@@ -55,7 +55,7 @@ pub enum WarmupEnd {
     Running,
     /// Everything is here.
     Done,
-    /// It came to its end, and some blocks could not be had or kept.
+    /// It came to its end, and some blocks could not be had.
     Incomplete,
     /// Somebody stopped it.
     Stopped,
@@ -132,7 +132,7 @@ impl Warmup {
     /// Takes down how it ended.
     pub fn finish(self, result: &Result<Progress, WarmupError>) {
         self.job.end(match result {
-            Ok(progress) if progress.missing > 0 || progress.not_kept > 0 => WarmupEnd::Incomplete,
+            Ok(progress) if progress.missing > 0 => WarmupEnd::Incomplete,
             Ok(_) => WarmupEnd::Done,
             Err(WarmupError::Stopped) => WarmupEnd::Stopped,
             Err(error) => WarmupEnd::Failed(error.to_string()),

@@ -3,14 +3,16 @@
 //! Where blocks come from afar, a walk that asked for one at a time would wait a round trip for each. Once it misses one, a list
 //! of what it comes to next is kept, in its order: blocks, and the links of nodes that were not unrolled yet. From its beginning on,
 //! as many are on their way as [`WALK_AHEAD_BLOCKS`] and [`WALK_AHEAD_BYTES`] allow; a node that arrives is unrolled in its place. The
-//! walk's order is not changed, nor does it pay anything while all that it reads is here.
+//! walk's order is not changed, nor does it pay anything while all that it reads is here. What the walk leaves out is left out here.
 //!
 //! Where the first block came from a source that sends whole DAGs in one go, the rest of its DAG is asked for that way, too.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
+use super::depth::Depth;
 use super::flight::{Bulk, Waiter};
+use super::walk::Roots;
 use super::{Fetch, FetchError, Priority};
 use crate::block::{Block, Cid};
 use crate::dag::{Links, can_link};
@@ -27,6 +29,7 @@ const FIRST_GUESS: usize = 256 * 1024;
 /// The list, empty until the first miss.
 #[derive(Default)]
 pub(super) struct Ahead {
+    depth: Depth,
     is_active: bool,
     slots: VecDeque<Slot>,
     waiting: HashMap<Cid, Waiter>,
@@ -44,8 +47,26 @@ enum Slot {
         cid: Cid,
         state: State,
     },
-    /// The links that come next.
+    /// What comes next.
+    Coming(Coming),
+}
+
+/// Blocks that a walk comes to one after the other.
+#[derive(Clone)]
+pub(super) enum Coming {
     Links(Links),
+    Roots(Roots),
+}
+
+impl Iterator for Coming {
+    type Item = Cid;
+
+    fn next(&mut self) -> Option<Cid> {
+        match self {
+            Coming::Links(links) => links.next().map(|link| link.cid),
+            Coming::Roots(roots) => roots.next(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,15 +78,25 @@ enum State {
 }
 
 impl Ahead {
+    /// Nothing yet, for a walk that goes as deep.
+    pub fn new(depth: Depth) -> Ahead {
+        Ahead { depth, ..Ahead::default() }
+    }
+
+    /// The walk goes on elsewhere: forgets all.
+    pub fn end(&mut self) {
+        *self = Ahead::new(self.depth);
+    }
+
     pub fn is_active(&self) -> bool {
         self.is_active
     }
 
-    /// The walk misses a block. `path` are the links that come after it, the nearest first.
-    pub fn begin(&mut self, path: impl Iterator<Item = Links>) {
+    /// The walk misses a block. `path` is what comes after it, the nearest first.
+    pub fn begin(&mut self, path: impl Iterator<Item = Coming>) {
         self.is_active = true;
         self.quiet = 0;
-        self.slots = path.map(Slot::Links).collect();
+        self.slots = path.map(Slot::Coming).collect();
         self.usual = self.usual.max(FIRST_GUESS / 8);
     }
 
@@ -86,9 +117,9 @@ impl Ahead {
                         break;
                     }
                 }
-                Slot::Links(links) => match links.next() {
+                Slot::Coming(coming) => match coming.next() {
                     None => drop(self.slots.pop_front()),
-                    Some(link) if link.cid == *cid => break,
+                    Some(next) if next == *cid => break,
                     Some(_) => {}
                 },
             }
@@ -97,7 +128,8 @@ impl Ahead {
         if self.waiting.is_empty() && waiter.is_none() {
             self.quiet += 1;
             if self.quiet > QUIET {
-                *self = Ahead { usual: self.usual, was_bulk_tried: self.was_bulk_tried, ..Ahead::default() };
+                let (usual, was_bulk_tried) = (self.usual, self.was_bulk_tried);
+                *self = Ahead { usual, was_bulk_tried, ..Ahead::new(self.depth) };
             }
         } else {
             self.quiet = 0;
@@ -108,9 +140,9 @@ impl Ahead {
     /// The walk goes down into the block that it has come to.
     pub fn enter(&mut self, fetch: &Fetch, block: &Block, links: &Links) {
         if !self.is_unrolled {
-            self.slots.push_front(Slot::Links(links.clone()));
+            self.slots.push_front(Slot::Coming(Coming::Links(links.clone())));
         }
-        if !std::mem::replace(&mut self.was_bulk_tried, true) {
+        if self.depth == Depth::Whole && !std::mem::replace(&mut self.was_bulk_tried, true) {
             self.bulk = fetch.start_bulk(block);
         }
         self.fill(fetch);
@@ -134,9 +166,9 @@ impl Ahead {
         for _ in 0..MAX_STEPS {
             match self.slots.get_mut(at) {
                 None => break,
-                Some(Slot::Links(links)) => match links.next() {
+                Some(Slot::Coming(coming)) => match coming.find(|cid| self.depth.wants(cid)) {
                     None => drop(self.slots.remove(at)),
-                    Some(link) => self.slots.insert(at, Slot::Block { cid: link.cid, state: State::New }),
+                    Some(cid) => self.slots.insert(at, Slot::Block { cid, state: State::New }),
                 },
                 Some(Slot::Block { state: State::Unrolled, .. }) => at += 1,
                 Some(Slot::Block { cid, state: State::Started }) => {
@@ -181,15 +213,16 @@ impl Ahead {
         }
     }
 
-    /// Puts the links of the block at `at` behind it.
+    /// Puts the links of the block at `at` behind it, as far as they are wanted.
     fn unroll(&mut self, at: usize, block: &Block) {
-        let links = Links::decode(block.cid(), block.data());
         if let Some(Slot::Block { state, .. }) = self.slots.get_mut(at) {
             *state = State::Unrolled;
         }
         // What is no node is an error that the walk meets.
-        if let Ok(links) = links {
-            self.slots.insert(at + 1, Slot::Links(links));
+        if self.depth.goes_below(block)
+            && let Ok(links) = Links::decode(block.cid(), block.data())
+        {
+            self.slots.insert(at + 1, Slot::Coming(Coming::Links(links)));
         }
     }
 }
@@ -199,7 +232,7 @@ pub(super) async fn fetch(
     ahead: &mut Ahead,
     fetch: &Fetch,
     cid: &Cid,
-    path: impl Iterator<Item = Links>,
+    path: impl Iterator<Item = Coming>,
 ) -> Result<Block, FetchError> {
     let waiter = if ahead.is_active() { ahead.come_to(cid) } else { None };
     let waiter = if let Some(waiter) = waiter {

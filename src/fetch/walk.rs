@@ -12,9 +12,10 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-use std::vec::IntoIter;
+use std::sync::Arc;
 
-use super::ahead::{self, Ahead};
+use super::ahead::{self, Ahead, Coming};
+use super::depth::Depth;
 use super::{Fetch, FetchError, Priority};
 use crate::block::{Block, Cid};
 use crate::dag::{self, DagError, Link, Links};
@@ -84,33 +85,52 @@ pub enum Reach {
     Local,
     /// From wherever they are; what comes next is fetched ahead.
     Anywhere,
-    /// From wherever they are, each when the walk comes to it: for callers who fetch ahead what they choose.
-    InTurn,
 }
 
 /// A walk over the DAGs of some roots.
 pub struct Walk {
-    roots: IntoIter<Cid>,
     path: Path,
+    depth: Depth,
     seen: Seen,
-    /// Whether the last step went down into a node.
-    entered: bool,
+}
+
+/// Roots that a walk has not begun with yet.
+#[derive(Clone, Default)]
+pub(super) struct Roots {
+    all: Arc<[Cid]>,
+    next: usize,
+}
+
+impl Iterator for Roots {
+    type Item = Cid;
+
+    fn next(&mut self) -> Option<Cid> {
+        let root = self.all.get(self.next).cloned()?;
+        self.next += 1;
+        Some(root)
+    }
 }
 
 impl Walk {
     /// A walk over the DAGs below `roots`, one after the other; what several share is visited once.
     pub fn new(fetch: &Fetch, reach: Reach, roots: Vec<Cid>) -> Walk {
-        Walk { roots: roots.into_iter(), path: Path::new(fetch, reach), seen: Seen::default(), entered: false }
+        Walk::as_deep(fetch, reach, roots, Depth::Whole)
+    }
+
+    /// The same, but only to what is wanted: nothing else is visited, nor fetched ahead.
+    pub fn as_deep(fetch: &Fetch, reach: Reach, roots: Vec<Cid>, depth: Depth) -> Walk {
+        let roots = Roots { all: roots.into(), next: 0 };
+        let path = Path { roots, ahead: Ahead::new(depth), ..Path::new(fetch, reach) };
+        Walk { path, depth, seen: Seen::default() }
     }
 
     /// The next block, or `None` at the end. Ready at the first poll where what it reads is on this machine. After an
     /// error the walk goes on behind the block that it is about.
     pub async fn next(&mut self) -> Result<Option<Visit>, WalkError> {
-        self.entered = false;
         loop {
             let cid = match self.path.next_link().await? {
                 Some((_, link)) => link.cid,
-                None => match self.roots.next() {
+                None => match self.path.roots.next() {
                     Some(root) => {
                         self.path.begin(&root);
                         root
@@ -118,24 +138,17 @@ impl Walk {
                     None => return Ok(None),
                 },
             };
-            if !self.seen.insert(&cid) {
+            if !self.depth.wants(&cid) || !self.seen.insert(&cid) {
                 continue;
             }
             if !dag::can_link(cid.codec()) {
                 return Ok(Some(Visit::Leaf(cid)));
             }
             let block = self.path.fetch(&cid).await?;
-            let depth = self.path.depth();
-            self.path.enter(&block)?;
-            self.entered = self.path.depth() > depth;
+            if self.depth.goes_below(&block) {
+                self.path.enter(&block)?;
+            }
             return Ok(Some(Visit::Node(block)));
-        }
-    }
-
-    /// Leaves out what is below the node that was visited last.
-    pub fn pass_over(&mut self) {
-        if std::mem::take(&mut self.entered) {
-            self.path.leave();
         }
     }
 
@@ -156,6 +169,7 @@ pub(super) struct Path {
     /// Whether `fetch` is of a session that is none of ours.
     is_bound: bool,
     reach: Reach,
+    roots: Roots,
     ahead: Ahead,
     open: Vec<Open>,
     /// The bytes of the blocks that are held, and how many nodes from the root on are not.
@@ -174,16 +188,24 @@ struct Open {
 
 impl Path {
     pub fn new(fetch: &Fetch, reach: Reach) -> Path {
-        let (is_bound, ahead) = (fetch.session.is_some(), Ahead::default());
-        Path { fetch: fetch.clone(), is_bound, reach, ahead, open: Vec::new(), held_bytes: 0, let_go: 0 }
+        Path {
+            fetch: fetch.clone(),
+            is_bound: fetch.session.is_some(),
+            reach,
+            roots: Roots::default(),
+            ahead: Ahead::default(),
+            open: Vec::new(),
+            held_bytes: 0,
+            let_go: 0,
+        }
     }
 
     /// Begins with a root: what is fetched is its, unless the caller has said whose it is.
     pub fn begin(&mut self, root: &Cid) {
         if !self.is_bound {
             self.fetch = self.fetch.session(root);
+            self.ahead.end();
         }
-        self.ahead = Ahead::default();
     }
 
     /// How many nodes there are above where the walk is.
@@ -195,7 +217,9 @@ impl Path {
     pub async fn fetch(&mut self, cid: &Cid) -> Result<Block, FetchError> {
         if self.reach == Reach::Anywhere {
             let open = self.open.iter().rev().filter_map(|open| open.links.as_ref());
-            let path = open.map(|(links, _)| links.clone());
+            let links = open.map(|(links, _)| Coming::Links(links.clone()));
+            // What belongs to another root is asked for as that root's.
+            let path = links.chain(self.is_bound.then(|| Coming::Roots(self.roots.clone())));
             return ahead::fetch(&mut self.ahead, &self.fetch, cid, path).await;
         }
         self.again(cid).await
@@ -204,7 +228,7 @@ impl Path {
     /// A block that the walk has been at before.
     async fn again(&self, cid: &Cid) -> Result<Block, FetchError> {
         match self.reach {
-            Reach::Anywhere | Reach::InTurn => self.fetch.get(cid, Priority::Background).await,
+            Reach::Anywhere => self.fetch.get(cid, Priority::Background).await,
             Reach::Local => self
                 .fetch
                 .local(cid)?
