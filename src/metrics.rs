@@ -3,6 +3,7 @@
 //! Nothing is counted here: the floors count for themselves, and whoever serves the page hands over the [`Figures`] of the
 //! moment. So a metric costs nothing until somebody asks.
 
+use std::ops::AddAssign;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -34,57 +35,80 @@ pub struct Figures {
     pub dead_bytes: u64,
     /// What the filesystem has left for the NVMe tier, in bytes.
     pub available_bytes: u64,
-    /// Reads that the RAM tier and the NVMe tier answered since the start.
-    pub hits: (u64, u64),
-    /// Reads of blocks that are not here.
-    pub misses: u64,
-    /// What the NVMe tier answered with, in bytes.
-    pub disk_read_bytes: u64,
-    /// Blocks that were evicted, and their bytes.
-    pub evicted: (u64, u64),
-    /// Garbage collections.
-    pub collections: u64,
-    /// Blocks that they removed, and their bytes.
-    pub collected: (u64, u64),
+    /// What the store has counted.
+    pub store: StoreFigures,
     /// Damaged records that were dropped since the start.
     pub damaged: u64,
     /// Pins.
     pub pins: u64,
     /// Names in listings that no file can have.
     pub hidden_names: u64,
-    /// Plans that readers contradicted.
-    pub contradicted_plans: u64,
     /// Whether nothing is wrong.
     pub healthy: bool,
     /// Requests of the kernel: the mountpoint, the kind, and how many.
     pub requests: Vec<(String, String, u64)>,
     /// Mounts.
     pub mounts: u64,
-    /// What was brought ahead of the readers of each mountpoint.
-    pub prefetch: Vec<PrefetchFigures>,
+    /// The mountpoints, and what was brought ahead of the readers of each.
+    pub prefetch: Vec<(String, PrefetchFigures)>,
     /// The node, where there is one.
     pub network: Option<NetworkFigures>,
 }
 
-/// What was brought ahead of the readers of one mountpoint, in bytes.
-#[derive(Clone, Debug, Default)]
+/// What was counted since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct StoreFigures {
+    /// Reads that the RAM tier answered.
+    pub ram_hits: u64,
+    /// Reads that the NVMe tier answered.
+    pub disk_hits: u64,
+    /// Reads of blocks that are not here.
+    pub misses: u64,
+    /// The bytes that the NVMe tier answered with.
+    pub disk_read_bytes: u64,
+    /// Blocks that were evicted to keep the budgets.
+    pub evicted_blocks: u64,
+    /// Their bytes.
+    pub evicted_bytes: u64,
+    /// Garbage collections that came to their end.
+    pub collections: u64,
+    /// Blocks that they removed.
+    pub collected_blocks: u64,
+    /// Their bytes.
+    pub collected_bytes: u64,
+}
+
+/// What was brought ahead of readers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
 pub struct PrefetchFigures {
-    /// The mountpoint.
-    pub mountpoint: String,
-    /// Pushed into the page cache, or read into RAM for files to come.
+    /// Bytes that were pushed into the kernel's page cache, or read into RAM for files to come.
     pub pushed_bytes: u64,
-    /// Read ahead within files.
+    /// Bytes that were read ahead within files.
     pub read_ahead_bytes: u64,
-    /// Fetched from other machines.
+    /// Bytes that were fetched from other machines.
     pub fetched_bytes: u64,
-    /// What readers came to.
+    /// Of all these, what readers came to.
     pub useful_bytes: u64,
-    /// What they turned away from.
+    /// And what they turned away from.
     pub wasted_bytes: u64,
     /// Files that a reader wanted while they were on their way.
     pub late_files: u64,
     /// Plans that readers contradicted.
     pub contradicted_plans: u64,
+}
+
+impl AddAssign for PrefetchFigures {
+    fn add_assign(&mut self, other: PrefetchFigures) {
+        self.pushed_bytes += other.pushed_bytes;
+        self.read_ahead_bytes += other.read_ahead_bytes;
+        self.fetched_bytes += other.fetched_bytes;
+        self.useful_bytes += other.useful_bytes;
+        self.wasted_bytes += other.wasted_bytes;
+        self.late_files += other.late_files;
+        self.contradicted_plans += other.contradicted_plans;
+    }
 }
 
 /// The node in figures. What is no running total is of the last second.
@@ -186,23 +210,23 @@ pub fn page(figures: &Figures) -> String {
     };
     let bytes = || Some(Unit::Bytes);
     counted("store_damaged", "Damaged records that were dropped: their checksum failed", None, figures.damaged);
-    counted("store_misses", "Reads of blocks that are not here", None, figures.misses);
-    counted("store_nvme_read", "What the NVMe tier answered with", bytes(), figures.disk_read_bytes);
-    counted("store_evicted_blocks", "Blocks that were evicted to keep the budgets", None, figures.evicted.0);
-    counted("store_evicted", "Their bytes", bytes(), figures.evicted.1);
-    counted("store_collections", "Garbage collections", None, figures.collections);
-    counted("store_collected_blocks", "Blocks that garbage collections removed", None, figures.collected.0);
-    counted("store_collected", "Their bytes", bytes(), figures.collected.1);
+    counted("store_misses", "Reads of blocks that are not here", None, figures.store.misses);
+    counted("store_nvme_read", "What the NVMe tier answered with", bytes(), figures.store.disk_read_bytes);
+    counted("store_evicted_blocks", "Blocks that were evicted to keep the budgets", None, figures.store.evicted_blocks);
+    counted("store_evicted", "Their bytes", bytes(), figures.store.evicted_bytes);
+    counted("store_collections", "Garbage collections", None, figures.store.collections);
+    counted("store_collected_blocks", "Blocks that garbage collections removed", None, figures.store.collected_blocks);
+    counted("store_collected", "Their bytes", bytes(), figures.store.collected_bytes);
     counted(
         "contradicted_plans",
         "Plans that were dropped, as other files were read",
         None,
-        figures.contradicted_plans,
+        figures.prefetch.iter().map(|(_, figures)| figures.contradicted_plans).sum(),
     );
     counted("hidden_names", "Names in listings that no file can have", None, figures.hidden_names);
     let hits = Family::<Tier, Counter>::default();
-    hits.get_or_create(&Tier { tier: "ram" }).inc_by(figures.hits.0);
-    hits.get_or_create(&Tier { tier: "nvme" }).inc_by(figures.hits.1);
+    hits.get_or_create(&Tier { tier: "ram" }).inc_by(figures.store.ram_hits);
+    hits.get_or_create(&Tier { tier: "nvme" }).inc_by(figures.store.disk_hits);
     registry.register("store_hits", "Reads that each tier answered", hits);
     let requests = Family::<Request, Counter>::default();
     for (mountpoint, kind, count) in &figures.requests {
@@ -221,11 +245,11 @@ pub fn page(figures: &Figures) -> String {
     text
 }
 
-fn prefetch(registry: &mut Registry, mounts: &[PrefetchFigures]) {
+fn prefetch(registry: &mut Registry, mounts: &[(String, PrefetchFigures)]) {
     let mut counted = |name: &str, help: &str, unit: Option<Unit>, of: fn(&PrefetchFigures) -> u64| {
         let family = Family::<Mounted, Counter>::default();
-        for figures in mounts {
-            family.get_or_create(&Mounted { mountpoint: figures.mountpoint.clone() }).inc_by(of(figures));
+        for (mountpoint, figures) in mounts {
+            family.get_or_create(&Mounted { mountpoint: mountpoint.clone() }).inc_by(of(figures));
         }
         match unit {
             Some(unit) => registry.register_with_unit(name, help, unit, family),
@@ -283,12 +307,17 @@ mod tests {
         let figures = Figures {
             ram_bytes: (1, 2),
             disk_bytes: (3, u64::MAX),
-            hits: (5, 6),
-            disk_read_bytes: 8,
-            evicted: (9, 10),
+            store: StoreFigures {
+                ram_hits: 5,
+                disk_hits: 6,
+                disk_read_bytes: 8,
+                evicted_blocks: 9,
+                evicted_bytes: 10,
+                ..StoreFigures::default()
+            },
             requests: vec![("/mnt".into(), "read".into(), 7)],
             healthy: true,
-            prefetch: vec![PrefetchFigures { mountpoint: "/mnt".into(), wasted_bytes: 11, ..Default::default() }],
+            prefetch: vec![("/mnt".into(), PrefetchFigures { wasted_bytes: 11, ..PrefetchFigures::default() })],
             network: Some(NetworkFigures { peers: 5, dials: 6, ..NetworkFigures::default() }),
             ..Figures::default()
         };

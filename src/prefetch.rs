@@ -53,6 +53,7 @@ use self::worker::Turns;
 use crate::block::Cid;
 use crate::config::PrefetchConfig;
 use crate::limits::MAX_PREFETCHED_FILES;
+use crate::metrics::PrefetchFigures;
 use crate::tree::{Inode, Inodes, Location, ROOT_INODE, Tree};
 
 /// The largest window within a file whose blocks are on this machine, in bytes: more would only push out of the RAM tier what
@@ -306,17 +307,18 @@ impl Prefetch {
     pub fn report(&self) -> Vec<RootReport> {
         let mut reports = self.inner.state.lock().report(Instant::now());
         let files = self.inner.files.lock();
-        let mut add = |root: &Cid, report: &RootReport| match reports.iter_mut().find(|(other, _)| other == root) {
-            Some((_, sum)) => sum.add(report),
-            None => reports.push((root.clone(), report.clone())),
+        let mut add = |root: &Cid, report: RootReport| match reports.iter_mut().find(|(other, _)| other == root) {
+            Some((_, sum)) => sum.add(&report),
+            None => reports.push((root.clone(), report)),
         };
-        for (root, sums) in files.sums.iter() {
-            add(root, sums);
+        for (root, report) in files.sums.reports() {
+            add(root, report);
         }
         for (_, (root, file)) in files.watched.iter().rev() {
             if let Some((pattern, window_bytes)) = file.pattern() {
                 let pattern = format!("{pattern} within files");
-                add(root, &RootReport { pattern, window_bytes, wasted_bytes: file.wasted, ..RootReport::default() });
+                let figures = PrefetchFigures { wasted_bytes: file.wasted, ..PrefetchFigures::default() };
+                add(root, RootReport { pattern, window_bytes, figures, ..RootReport::default() });
             }
         }
         reports.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -324,13 +326,13 @@ impl Prefetch {
     }
 
     /// The sums over all roots, with those that were not read for long.
-    pub fn total(&self) -> RootReport {
+    pub fn total(&self) -> PrefetchFigures {
         let mut total = self.inner.state.lock().others();
-        total.add(self.inner.files.lock().sums.others());
+        total += self.inner.files.lock().sums.others();
         for report in self.report() {
-            total.add(&report);
+            total += report.figures;
         }
-        RootReport { pattern: String::new(), ..total }
+        total
     }
 
     /// The bytes that were pushed into the kernel's page cache.

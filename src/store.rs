@@ -53,7 +53,6 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
-pub use self::counts::Counted;
 pub use self::error::StoreError;
 pub use self::gc::{GcProgress, GcReport, GcSink};
 pub use self::many::Place;

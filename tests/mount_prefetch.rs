@@ -135,7 +135,7 @@ fn files_that_follow_in_directory_order_are_read_without_requests() {
     assert!(lookups < 40, "{lookups} lookups");
     let report = mount.prefetch().report();
     let of_root = report.iter().find(|report| report.root == dataset.root.to_string()).unwrap();
-    assert!(of_root.useful_bytes > 18_000_000 && of_root.wasted_bytes == 0, "{of_root:?}");
+    assert!(of_root.figures.useful_bytes > 18_000_000 && of_root.figures.wasted_bytes == 0, "{of_root:?}");
     mount.unmount().unwrap();
 }
 
@@ -267,7 +267,7 @@ fn a_plan_is_followed_and_one_that_is_wrong_is_dropped() {
     }
     assert_eq!(progress.fate(), Fate::Contradicted);
     let report = mount.prefetch().report();
-    assert_eq!(report.iter().map(|report| report.contradicted_plans).sum::<u64>(), 1);
+    assert_eq!(report.iter().map(|report| report.figures.contradicted_plans).sum::<u64>(), 1);
     mount.unmount().unwrap();
 }
 

@@ -62,17 +62,17 @@ pub async fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Out
             vec![name.to_owned(), blocks.to_string(), size(used), of, hits.to_string()]
         };
         let rows = [
-            row("RAM", store.ram_blocks, store.ram_bytes, size(store.ram_budget_bytes), store.ram_hits),
-            row("NVMe", store.disk_blocks, store.disk_bytes, budget, store.disk_hits),
+            row("RAM", store.ram_blocks, store.ram_bytes, size(store.ram_budget_bytes), store.counted.ram_hits),
+            row("NVMe", store.disk_blocks, store.disk_bytes, budget, store.counted.disk_hits),
         ];
         writeln!(out, "\n{}", table(&["cache", "blocks", "used", "of", "hits"], rows))?;
         writeln!(
             out,
             "{} reads of what is not here; {} read from NVMe; {} evicted, {} collected",
-            store.misses,
-            size(store.disk_read_bytes),
-            size(store.evicted_bytes),
-            size(store.collected_bytes)
+            store.counted.misses,
+            size(store.counted.disk_read_bytes),
+            size(store.counted.evicted_bytes),
+            size(store.counted.collected_bytes)
         )?;
         writeln!(out, "{} pins; {} free on the disk", store.pins, size(store.available_bytes))?;
         if !status.warmups.is_empty() {
@@ -118,7 +118,8 @@ fn show_prefetch(out: &mut dyn Write, roots: &[RootReport]) -> std::io::Result<(
         return writeln!(out, "nothing was brought ahead of a reader");
     }
     let rows = roots.iter().map(|root| {
-        let brought = root.pushed_bytes + root.read_ahead_bytes;
+        let figures = &root.figures;
+        let brought = figures.pushed_bytes + figures.read_ahead_bytes;
         let stall = root.predicted_stall_milliseconds as f64 / 1000.0;
         vec![
             root.root.clone(),
@@ -126,9 +127,9 @@ fn show_prefetch(out: &mut dyn Write, roots: &[RootReport]) -> std::io::Result<(
             size(root.window_bytes),
             size(root.ahead_bytes),
             size(brought),
-            size(root.fetched_bytes),
-            size(root.useful_bytes),
-            size(root.wasted_bytes),
+            size(figures.fetched_bytes),
+            size(figures.useful_bytes),
+            size(figures.wasted_bytes),
             format!("{stall:.1} s"),
         ]
     });

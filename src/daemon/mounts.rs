@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::Daemon;
 use crate::config::{MountConfig, MountProfile};
 use crate::fuse::{self, MountOptions, Profile, RequestKind};
+use crate::metrics::PrefetchFigures;
 use crate::prefetch::{self, Prefetch, RootReport};
 
 /// The mounts of a daemon.
@@ -153,7 +154,7 @@ impl Mounts {
     }
 
     /// What was brought ahead for each mountpoint.
-    pub fn prefetch_totals(&self) -> Vec<(String, RootReport)> {
+    pub fn prefetch_totals(&self) -> Vec<(String, PrefetchFigures)> {
         let table = self.table.lock();
         let total =
             |(path, mounted): (&PathBuf, &Mounted)| (path.display().to_string(), mounted.mount.prefetch().total());

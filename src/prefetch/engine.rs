@@ -26,6 +26,7 @@ use super::upcoming::{Fate, Order, Progress, Upcoming};
 use crate::block::Cid;
 use crate::fetch::Priority;
 use crate::limits::{MAX_FOLLOWED_ORDERS, MAX_WATCHED_ROOTS};
+use crate::metrics::PrefetchFigures;
 
 /// Pieces that are brought at a time while no reader waits: one on its way from the disk while another is pushed.
 const MAX_BRINGING: usize = 3;
@@ -186,10 +187,7 @@ impl State {
                 );
             }
             let sums = self.sums.of(&follower.root);
-            sums.pushed_bytes += tally.pushed;
-            sums.useful_bytes += tally.useful;
-            sums.wasted_bytes += tally.wasted;
-            sums.late_files += tally.late;
+            *sums += tally.into();
             sums.contradicted_plans += u64::from(fate == Fate::Contradicted && follower.origin == Origin::Plan);
         }
     }
@@ -214,10 +212,7 @@ impl State {
                 && let Some((root, mut left)) = self.passes.push(file.root.clone(), Pass::new(now))
             {
                 left.end();
-                let sums = self.sums.of(&root);
-                sums.pushed_bytes += left.tally.pushed;
-                sums.useful_bytes += left.tally.useful;
-                sums.wasted_bytes += left.tally.wasted;
+                *self.sums.of(&root) += left.tally.into();
             }
             let pass = self.passes.get_or_insert_mut(file.root.clone(), || Pass::new(now));
             pass.begun(file.number, file.size, &file.above, now);
@@ -486,15 +481,15 @@ impl State {
     }
 
     /// What was done for roots that were not read for long.
-    pub fn others(&self) -> RootReport {
-        self.sums.others().clone()
+    pub fn others(&self) -> PrefetchFigures {
+        self.sums.others()
     }
 
     /// What was done for each root, and goes on.
     pub fn report(&mut self, now: Instant) -> Vec<(Cid, RootReport)> {
         self.end_where(Fate::Contradicted, |follower| follower.is_contradicted(now));
         let mut reports: Vec<(Cid, RootReport)> =
-            self.sums.iter().map(|(root, report)| (root.clone(), report.clone())).collect();
+            self.sums.reports().map(|(root, report)| (root.clone(), report)).collect();
         let mut add = |root: &Cid, report: RootReport| match reports.iter_mut().find(|(other, _)| other == root) {
             Some((_, sum)) => sum.add(&report),
             None => reports.push((root.clone(), report)),
@@ -504,10 +499,7 @@ impl State {
                 pattern: follower.description.clone(),
                 window_bytes: follower.window(),
                 ahead_bytes: follower.ahead(),
-                pushed_bytes: follower.tally.pushed,
-                useful_bytes: follower.tally.useful,
-                wasted_bytes: follower.tally.wasted,
-                late_files: follower.tally.late,
+                figures: follower.tally.into(),
                 predicted_stall_milliseconds: follower.predicted_stall(now).as_millis() as u64,
                 ..RootReport::default()
             };
@@ -516,9 +508,7 @@ impl State {
         for (root, pass) in &self.passes {
             let report = RootReport {
                 pattern: pass.description().unwrap_or_default(),
-                pushed_bytes: pass.tally.pushed,
-                useful_bytes: pass.tally.useful,
-                wasted_bytes: pass.tally.wasted,
+                figures: pass.tally.into(),
                 ..RootReport::default()
             };
             add(root, report);

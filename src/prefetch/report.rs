@@ -5,8 +5,10 @@ use std::time::Instant;
 use lru::LruCache;
 use serde::{Deserialize, Serialize};
 
+use super::follower::Tally;
 use crate::block::Cid;
 use crate::limits::MAX_WATCHED_ROOTS;
+use crate::metrics::PrefetchFigures;
 
 /// What is brought ahead of the readers of one root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -20,20 +22,9 @@ pub struct RootReport {
     pub window_bytes: u64,
     /// How many are ahead of them now.
     pub ahead_bytes: u64,
-    /// Bytes that were pushed into the kernel's page cache, or read into RAM for files to come.
-    pub pushed_bytes: u64,
-    /// Bytes that were read ahead within files.
-    pub read_ahead_bytes: u64,
-    /// Bytes that were fetched from other machines for it.
-    pub fetched_bytes: u64,
-    /// Of all these, what readers came to.
-    pub useful_bytes: u64,
-    /// And what they turned away from.
-    pub wasted_bytes: u64,
-    /// Files that a reader wanted while they were on their way.
-    pub late_files: u64,
-    /// Plans that readers contradicted.
-    pub contradicted_plans: u64,
+    /// What was done for it.
+    #[serde(flatten)]
+    pub figures: PrefetchFigures,
     /// For how long readers will wait within the window, as things go, in milliseconds.
     pub predicted_stall_milliseconds: u64,
 }
@@ -41,20 +32,9 @@ pub struct RootReport {
 impl RootReport {
     /// Adds the sums of another report of the same root, from another mount.
     pub fn add(&mut self, other: &RootReport) {
-        let numbers = [
-            (&mut self.window_bytes, other.window_bytes),
-            (&mut self.ahead_bytes, other.ahead_bytes),
-            (&mut self.pushed_bytes, other.pushed_bytes),
-            (&mut self.read_ahead_bytes, other.read_ahead_bytes),
-            (&mut self.fetched_bytes, other.fetched_bytes),
-            (&mut self.useful_bytes, other.useful_bytes),
-            (&mut self.wasted_bytes, other.wasted_bytes),
-            (&mut self.late_files, other.late_files),
-            (&mut self.contradicted_plans, other.contradicted_plans),
-        ];
-        for (sum, number) in numbers {
-            *sum += number;
-        }
+        self.window_bytes += other.window_bytes;
+        self.ahead_bytes += other.ahead_bytes;
+        self.figures += other.figures;
         let stall = self.predicted_stall_milliseconds.max(other.predicted_stall_milliseconds);
         self.predicted_stall_milliseconds = stall;
         if !other.pattern.is_empty() && other.pattern != self.pattern {
@@ -67,36 +47,48 @@ impl RootReport {
     }
 }
 
+impl From<Tally> for PrefetchFigures {
+    fn from(tally: Tally) -> PrefetchFigures {
+        PrefetchFigures {
+            pushed_bytes: tally.pushed,
+            useful_bytes: tally.useful,
+            wasted_bytes: tally.wasted,
+            late_files: tally.late,
+            ..PrefetchFigures::default()
+        }
+    }
+}
+
 /// What was done for roots. Those that were not read for long are told together.
 #[derive(Debug)]
 pub(super) struct Sums {
-    roots: LruCache<Cid, RootReport>,
-    others: RootReport,
+    roots: LruCache<Cid, PrefetchFigures>,
+    others: PrefetchFigures,
 }
 
 impl Sums {
     pub fn new() -> Sums {
-        Sums { roots: LruCache::new(MAX_WATCHED_ROOTS), others: RootReport::default() }
+        Sums { roots: LruCache::new(MAX_WATCHED_ROOTS), others: PrefetchFigures::default() }
     }
 
     /// The sums of a root.
-    pub fn of(&mut self, root: &Cid) -> &mut RootReport {
+    pub fn of(&mut self, root: &Cid) -> &mut PrefetchFigures {
         if !self.roots.contains(root)
-            && let Some((_, forgotten)) = self.roots.push(root.clone(), RootReport::default())
+            && let Some((_, forgotten)) = self.roots.push(root.clone(), PrefetchFigures::default())
         {
-            self.others.add(&forgotten);
+            self.others += forgotten;
         }
-        self.roots.get_or_insert_mut(root.clone(), RootReport::default)
+        self.roots.get_or_insert_mut(root.clone(), PrefetchFigures::default)
     }
 
     /// Those of each root that is remembered.
-    pub fn iter(&self) -> impl Iterator<Item = (&Cid, &RootReport)> {
-        self.roots.iter()
+    pub fn reports(&self) -> impl Iterator<Item = (&Cid, RootReport)> {
+        self.roots.iter().map(|(root, figures)| (root, RootReport { figures: *figures, ..RootReport::default() }))
     }
 
     /// Those of all the others.
-    pub fn others(&self) -> &RootReport {
-        &self.others
+    pub fn others(&self) -> PrefetchFigures {
+        self.others
     }
 }
 

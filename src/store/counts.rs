@@ -8,29 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::GcReport;
-
-/// What was counted since the store was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Reads that the RAM tier answered.
-    pub ram_hits: u64,
-    /// Reads that the NVMe tier answered.
-    pub disk_hits: u64,
-    /// Reads of blocks that are not here.
-    pub misses: u64,
-    /// The bytes that the NVMe tier answered with.
-    pub disk_read_bytes: u64,
-    /// Blocks that were evicted to keep the budgets.
-    pub evicted_blocks: u64,
-    /// Their bytes.
-    pub evicted_bytes: u64,
-    /// Garbage collections that came to their end.
-    pub collections: u64,
-    /// Blocks that they removed.
-    pub collected_blocks: u64,
-    /// Their bytes.
-    pub collected_bytes: u64,
-}
+use crate::metrics::StoreFigures;
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -77,9 +55,9 @@ impl Counts {
     }
 
     /// The figures of the moment.
-    pub fn now(&self) -> Counted {
+    pub fn now(&self) -> StoreFigures {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counted {
+        StoreFigures {
             ram_hits: of(&self.ram_hits),
             disk_hits: of(&self.disk_hits),
             misses: of(&self.misses),

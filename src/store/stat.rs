@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use super::index::Location;
 use super::segment::Segment;
 use super::table;
-use super::{Core, Counted, Store, StoreError};
+use super::{Core, Store, StoreError};
 use crate::block::Cid;
+use crate::metrics::StoreFigures;
 
 /// The store in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +38,7 @@ pub struct Stat {
     /// Records that were found damaged, and dropped, since the store was opened.
     pub damaged: u64,
     /// What else was counted since then.
-    pub counted: Counted,
+    pub counted: StoreFigures,
 }
 
 /// All blocks of a store, one after the other. See [`Store::blocks`].

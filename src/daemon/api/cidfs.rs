@@ -13,7 +13,7 @@ use crate::config::{Raw, Setting};
 use crate::daemon::mounts::{self, MountReport};
 use crate::daemon::warmups::WarmupReport;
 use crate::daemon::{Daemon, Role};
-use crate::metrics::{self, NetworkFigures, PrefetchFigures};
+use crate::metrics::{self, NetworkFigures, StoreFigures};
 use crate::net::Net;
 use crate::prefetch::RootReport;
 
@@ -144,24 +144,9 @@ pub struct StoreReport {
     pub segments: u64,
     /// What of the NVMe tier is dead records, in bytes.
     pub dead_bytes: u64,
-    /// Reads that the RAM tier answered since the start.
-    pub ram_hits: u64,
-    /// Reads that the NVMe tier answered.
-    pub disk_hits: u64,
-    /// Reads of blocks that are not here.
-    pub misses: u64,
-    /// What the NVMe tier answered with, in bytes.
-    pub disk_read_bytes: u64,
-    /// Blocks that were evicted.
-    pub evicted_blocks: u64,
-    /// Their bytes.
-    pub evicted_bytes: u64,
-    /// Garbage collections.
-    pub collections: u64,
-    /// Blocks that they removed.
-    pub collected_blocks: u64,
-    /// Their bytes.
-    pub collected_bytes: u64,
+    /// What was counted since the start.
+    #[serde(flatten)]
+    pub counted: StoreFigures,
 }
 
 /// `cidfs/status`: what is mounted, what is cached, and whether all is well.
@@ -191,15 +176,7 @@ fn report(daemon: &Daemon) -> Result<Status, ApiError> {
         damaged: stat.damaged,
         segments: stat.segments,
         dead_bytes: stat.dead_bytes,
-        ram_hits: stat.counted.ram_hits,
-        disk_hits: stat.counted.disk_hits,
-        misses: stat.counted.misses,
-        disk_read_bytes: stat.counted.disk_read_bytes,
-        evicted_blocks: stat.counted.evicted_blocks,
-        evicted_bytes: stat.counted.evicted_bytes,
-        collections: stat.counted.collections,
-        collected_blocks: stat.counted.collected_blocks,
-        collected_bytes: stat.counted.collected_bytes,
+        counted: stat.counted,
     };
     Ok(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -237,39 +214,20 @@ pub async fn metrics(State(daemon): State<Daemon>) -> Result<Response, ApiError>
             segments: store.segments,
             dead_bytes: store.dead_bytes,
             available_bytes: store.available_bytes,
-            hits: (store.ram_hits, store.disk_hits),
-            misses: store.misses,
-            disk_read_bytes: store.disk_read_bytes,
-            evicted: (store.evicted_blocks, store.evicted_bytes),
-            collections: store.collections,
-            collected: (store.collected_blocks, store.collected_bytes),
+            store: store.counted,
             damaged: store.damaged,
             pins: store.pins,
             hidden_names: daemon.tree().hidden_names(),
-            contradicted_plans: daemon.mounts().prefetch_report().iter().map(|root| root.contradicted_plans).sum(),
             healthy: status.healthy,
             mounts: status.mounts.len() as u64,
             requests: requests.collect(),
-            prefetch: daemon.mounts().prefetch_totals().into_iter().map(prefetch_figures).collect(),
+            prefetch: daemon.mounts().prefetch_totals(),
             network: status.network,
         }))
     })
     .await?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(axum::http::header::CONTENT_TYPE, kind)], page).into_response())
-}
-
-fn prefetch_figures((mountpoint, total): (String, RootReport)) -> PrefetchFigures {
-    PrefetchFigures {
-        mountpoint,
-        pushed_bytes: total.pushed_bytes,
-        read_ahead_bytes: total.read_ahead_bytes,
-        fetched_bytes: total.fetched_bytes,
-        useful_bytes: total.useful_bytes,
-        wasted_bytes: total.wasted_bytes,
-        late_files: total.late_files,
-        contradicted_plans: total.contradicted_plans,
-    }
 }
 
 /// The resident memory of this process, in bytes; 0 where the kernel does not say.

@@ -135,7 +135,7 @@ fn the_window_grows_as_it_proves_right_and_is_never_exceeded() {
     assert!(windows.is_sorted() && windows[0] < windows[199]);
     assert_eq!(windows[199], crate::limits::PREFETCH_WINDOW_BYTES);
     let report = fixture.state.report(fixture.now);
-    assert_eq!((report[0].1.wasted_bytes, report[0].1.useful_bytes), (0, reader * SIZE));
+    assert_eq!((report[0].1.figures.wasted_bytes, report[0].1.figures.useful_bytes), (0, reader * SIZE));
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn what_is_not_here_is_fetched_before_the_rest_of_an_epoch_and_pushed_when_it_co
     }
     let (_, batch) = fixture.piece(0).unwrap();
     assert_eq!(batch.iter().map(|bring| bring.at).collect::<Vec<_>>(), [3, 4, 6, 7, 8, 9]);
-    assert_eq!(fixture.state.report(fixture.now)[0].1.fetched_bytes, 6 * SIZE);
+    assert_eq!(fixture.state.report(fixture.now)[0].1.figures.fetched_bytes, 6 * SIZE);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_plan_that_readers_contradict_is_dropped_and_what_it_brought_counts_as_waste
     }
     fixture.read("a", 600_000);
     assert_eq!(progress.fate(), Fate::Contradicted);
-    let report = &fixture.state.report(fixture.now)[0].1;
+    let report = &fixture.state.report(fixture.now)[0].1.figures;
     assert_eq!((report.wasted_bytes, report.contradicted_plans), (bytes, 1));
     assert!(fixture.piece(0).is_none());
 }
