@@ -189,10 +189,15 @@ impl Fetch {
 
     /// The block, where it is on this machine. Blocks the thread while the disk is read.
     pub fn local(&self, cid: &Cid) -> Result<Option<Block>, FetchError> {
-        if let Some(block) = Block::from_identity(cid) {
-            return Ok(Some(block));
-        }
-        let found = self.store.get(cid).map_err(|source| FetchError::Store { cid: cid.clone(), source })?;
+        self.local_for(cid, Priority::Demand)
+    }
+
+    fn local_for(&self, cid: &Cid, priority: Priority) -> Result<Option<Block>, FetchError> {
+        let found = match priority {
+            Priority::Demand => self.store.get(cid),
+            Priority::ReadAhead | Priority::Background => self.store.get_ahead(cid),
+        };
+        let found = found.map_err(|source| FetchError::Store { cid: cid.clone(), source })?;
         Ok(found.or_else(|| self.flights.as_ref()?.keeper.get(cid)))
     }
 
@@ -211,7 +216,7 @@ impl Fetch {
 
     /// [`Fetch::get`], as a block of `root`'s DAG.
     pub async fn get_for(&self, root: Option<&Cid>, cid: &Cid, priority: Priority) -> Result<Block, FetchError> {
-        let broken = match self.local(cid) {
+        let broken = match self.local_for(cid, priority) {
             Ok(Some(block)) => return Ok(block),
             Ok(None) => None,
             // A disk that fails is no error for the reader while somebody else has the block.

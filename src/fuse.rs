@@ -112,6 +112,8 @@ pub enum MountError {
     },
 }
 
+/// Threads that answer the kernel, at least: they wait for the disk themselves, and fewer would leave it idle.
+const MIN_THREADS: usize = 4;
 /// How long open files may go on after the mount is detached, before whoever reads them gets an error.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long files may take to be closed once the last read of them was answered: as long as a program needs to see that
@@ -166,7 +168,7 @@ pub fn mount(mountpoint: &Path, tree: Tree, options: &MountOptions) -> Result<Mo
     });
     let mut config = fuser::Config::default();
     config.n_threads = Some(match options.threads {
-        0 => std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2)),
+        0 => std::thread::available_parallelism().map_or(MIN_THREADS, |cores| cores.get().max(MIN_THREADS)),
         threads => threads,
     });
     let connection = mountpoint::mount(&path, options)?;

@@ -92,6 +92,9 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// The longest target of a symbolic link, as Linux has it (`PATH_MAX` less the NUL).
 pub const MAX_SYMLINK_BYTES: usize = 4095;
 
+/// Readings of the disk ahead of readers at a time, while no reader waits for the disk: enough to keep its queue full.
+pub const MAX_READS_AHEAD: usize = 4;
+
 /// Decoded directories and inner nodes of files that are kept, in bytes: the directories of a million files, and little
 /// beside the RAM tier.
 pub const MAX_NODE_CACHE_BYTES: usize = 32 * 1024 * 1024;

@@ -11,9 +11,9 @@
 //! that grows as it proves right, by what the machine's memory can spare ([`budget`]), and by `prefetch.memory_bytes`.
 //!
 //! A reader is never waited for and never made to wait: what the threads of the mount call takes a short lock and at most queues
-//! a task. Tasks run on threads that answer no reader ([`worker`]), and while a reader waits for the disk, one piece at a time is
-//! under way for us, so nobody's request is delayed by more than that one. Prefetch does not know the kernel: it pushes
-//! through [`Push`].
+//! a task. Tasks run on threads that answer no reader ([`worker`]). While a reader waits for the disk, the store lets one piece
+//! at a time be under way for us, so nobody's request is delayed by more than that one; a reader who comes to a piece that is
+//! under way has it from there. Prefetch does not know the kernel: it pushes through [`Push`].
 
 mod budget;
 mod directories;
@@ -31,10 +31,12 @@ mod worker;
 pub mod plan;
 pub mod warmup;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -61,6 +63,9 @@ use crate::tree::{Inode, Inodes, Location, ROOT_INODE, Tree};
 const LOCAL_WINDOW_BYTES: u64 = 8 << 20;
 /// Jobs within files at a time: enough to keep a disk busy, and a core free for readers.
 const MAX_FILE_JOBS: usize = 2;
+
+/// First pages of files that were pushed without them, as many as are kept: those of the tripwires of some dozen readers.
+const FIRST_PAGES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// What of prefetch is on, and what it may take.
 #[allow(clippy::struct_excessive_bools, reason = "each mechanism is turned off by itself, to see what it is worth")]
@@ -114,11 +119,11 @@ pub(in crate::prefetch) struct Inner {
     files: Mutex<Files>,
     memory: Memory,
     path: Mutex<worker::Path>,
-    /// Readers that wait for an answer.
-    waiting: AtomicUsize,
     file_jobs: AtomicUsize,
     pushed: AtomicU64,
     pushing: Turns,
+    /// The pages that tripwires are without: whoever comes upon one does not wait for the disk.
+    first_pages: Mutex<LruCache<u64, Bytes>>,
     introducing: Mutex<()>,
     stop: CancellationToken,
 }
@@ -127,15 +132,6 @@ pub(in crate::prefetch) struct Inner {
 struct Files {
     watched: LruCache<Location, (Cid, File)>,
     sums: Sums,
-}
-
-/// A request that a reader waits for; its drop is the answer.
-pub struct Waiting(Arc<Inner>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Prefetch {
@@ -163,23 +159,30 @@ impl Prefetch {
             files: Mutex::new(files),
             memory: Memory::new(),
             path: Mutex::default(),
-            waiting: AtomicUsize::new(0),
             file_jobs: AtomicUsize::new(0),
             pushed: AtomicU64::new(0),
             // On two cores readers keep one.
             pushing: Turns::new((cores / 2).max(1)),
+            first_pages: Mutex::new(LruCache::new(FIRST_PAGES)),
             introducing: Mutex::new(()),
             stop: CancellationToken::new(),
         };
         Prefetch { inner: Arc::new(inner) }
     }
 
-    /// Takes note of a read of `len` bytes at `offset` of the file `number`, before it is answered. Until the result is
-    /// dropped, the reader waits.
-    pub fn note(&self, number: u64, inode: &Inode, offset: u64, len: u64) -> Waiting {
+    /// Takes note of a read of `len` bytes at `offset` of the file `number`, before it is answered. Where it comes upon a
+    /// tripwire, this is its answer.
+    pub fn note(&self, number: u64, inode: &Inode, offset: u64, len: u64) -> Option<Bytes> {
+        self.watch(number, inode, offset, len);
+        if offset > 0 || len > PAGE_BYTES {
+            return None;
+        }
+        let mut first_pages = self.inner.first_pages.lock();
+        first_pages.pop(&number).filter(|page| page.len() as u64 == len.min(inode.attr.size))
+    }
+
+    fn watch(&self, number: u64, inode: &Inode, offset: u64, len: u64) {
         let inner = &self.inner;
-        inner.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(inner.clone());
         let size = inode.attr.size;
         let is_whole = offset == 0 && len >= size;
         let watches_files = inner.settings.siblings || inner.settings.epochs;
@@ -190,7 +193,7 @@ impl Prefetch {
         }
         let finished = is_whole || self.note_within(number, inode, offset, len);
         if !watches_files || (begun.is_none() && !finished) {
-            return waiting;
+            return;
         }
         let file = begun.clone().unwrap_or_else(|| self.begun(number, inode));
         {
@@ -202,11 +205,10 @@ impl Prefetch {
                 state.finished(&file, now);
             }
             if state.workers > 0 || !state.has_work() {
-                return waiting;
+                return;
             }
         }
         inner.wake();
-        waiting
     }
 
     fn begun(&self, number: u64, inode: &Inode) -> Begun {

@@ -10,7 +10,7 @@
 //! can be made again from the segments alone.
 //!
 //! The parts, from the ground up: `disk` (the seam to the filesystem), `buffer`, `append` and `table`; `segment`; `index`,
-//! `ram` and `db`; on them `open`, `read`, `writer` and `pins`; what removes and moves blocks (`live`, `gc`, `evict`, `compact`)
+//! `ram`, `reads` and `db`; on them `open`, `read`, `writer` and `pins`; what removes and moves blocks (`live`, `gc`, `evict`, `compact`)
 //! and what looks after them (`verify`, `stat`, and the background thread `keeper`).
 //!
 //! No lock is held while the disk works, except by those who append to one segment, and they are one writer and a flush.
@@ -36,6 +36,7 @@ mod open;
 mod pins;
 mod ram;
 mod read;
+mod reads;
 mod roots;
 mod segment;
 mod stat;
@@ -55,7 +56,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::error::StoreError;
 pub use self::gc::{GcProgress, GcReport, GcSink};
-pub use self::many::Place;
+pub use self::many::{Place, Together};
 pub use self::pins::{Pin, PinKind};
 pub use self::read::BlockPart;
 pub use self::stat::{Blocks, Stat};
@@ -86,6 +87,7 @@ struct Core {
     flush: group::Group<()>,
     holds: Arc<holds::Holds>,
     ram: ram::Ram,
+    reads: Arc<reads::Reads>,
     db: db::Db,
     facts: facts::Facts,
     roots: roots::Roots,

@@ -166,17 +166,16 @@ impl Filesystem for CidFs {
         let Object::Inode(inode) = or_reply!(reply, self.shared.object(number)) else {
             return reply.error(Errno::EISDIR);
         };
-        let waiting = self.shared.prefetch.note(number.0, &inode, offset, size.into());
+        if let Some(data) = self.shared.prefetch.note(number.0, &inode, offset, size.into()) {
+            return reply.data(&data);
+        }
         let location = inode.location;
         let tree = self.shared.tree.clone();
         let cid = location.cid.clone();
         let op = async move { tree.read(&location, offset, size as usize, Priority::Demand).await };
-        self.shared.answer(op, move |data| {
-            match data {
-                Ok(data) => reply.data(&data),
-                Err(error) => reply.error(fail(&format!("read {size} bytes at {offset} of {cid}"), &error)),
-            }
-            drop(waiting);
+        self.shared.answer(op, move |data| match data {
+            Ok(data) => reply.data(&data),
+            Err(error) => reply.error(fail(&format!("read {size} bytes at {offset} of {cid}"), &error)),
         });
     }
 

@@ -29,7 +29,7 @@ pub struct MountOptions {
     pub default_permissions: bool,
     /// Whether programs may be run from the mount.
     pub exec: bool,
-    /// How many threads answer the kernel; 0 for one a core, and at least two.
+    /// How many threads answer the kernel; 0 for one a core, and at least four.
     pub threads: usize,
     /// How much the kernel reads ahead in a file, in bytes, where we are allowed to say.
     pub read_ahead_bytes: u64,

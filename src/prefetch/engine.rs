@@ -4,8 +4,8 @@
 //! one lock for microseconds, also by the threads that answer the kernel. Orders that are followed are served by turns, the
 //! one that got least first, so that two jobs on one machine get the same; what an epoch's rest takes comes after them.
 //!
-//! A reader's own request is delayed by one piece at most: while one is under way, no more than one piece at a time is
-//! handed out.
+//! That no reader's own request is delayed by more than one of ours is the store's to see to, who knows which reader waits for
+//! the disk and which for a piece of ours.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 use super::Settings;
 use super::directories::{Directories, Directory, Sequence};
 use super::epoch::{Pass, Survey};
-use super::follower::{Bring, Follower, Origin, Outcome};
+use super::follower::{Bring, Follower, Origin, Outcome, Timing};
 use super::report::{RootReport, Sums};
 use super::siblings::{Found, Said, Siblings, Tracks};
 use super::upcoming::{Fate, Order, Progress, Upcoming};
@@ -28,7 +28,7 @@ use crate::fetch::Priority;
 use crate::limits::{MAX_FOLLOWED_ORDERS, MAX_WATCHED_ROOTS};
 use crate::metrics::PrefetchFigures;
 
-/// Pieces that are brought at a time while no reader waits: one on its way from the disk while another is pushed.
+/// Pieces that are brought at a time: one on its way from the disk, one that waits for it, one that is pushed.
 const MAX_BRINGING: usize = 3;
 /// For how long an order that is followed explains what its root's readers do.
 const EXPLAINS: Duration = Duration::from_secs(1);
@@ -86,8 +86,6 @@ pub(super) struct Begun {
 /// How busy the machine is, as far as it matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    /// Readers that wait.
-    pub waiting: usize,
     /// What pushes may fill, in bytes.
     pub room: u64,
     pub now: Instant,
@@ -253,6 +251,13 @@ impl State {
         if self.followers.iter().any(|(_, follower)| follower.root == root && follower.origin == Origin::Plan) {
             return;
         }
+        // One that was found a moment ago may be this very one: it does not know its files yet. If it is another, it is found
+        // again with the next file.
+        let is_unknown =
+            |follower: &Follower| follower.root == root && follower.origin == Origin::Siblings && follower.is_unknown();
+        if self.followers.iter().any(|(_, follower)| is_unknown(follower)) {
+            return;
+        }
         let order = match found.sequence {
             Sequence::Listed => "directory order",
             Sequence::Named => "by name",
@@ -285,8 +290,7 @@ impl State {
         if let Some((root, scope)) = self.surveys.pop_front() {
             return Some(Task::Survey(root, scope));
         }
-        let most = if load.waiting > 0 { 1 } else { MAX_BRINGING };
-        if self.bringing >= most || self.paused_until.is_some_and(|until| load.now < until) {
+        if self.bringing >= MAX_BRINGING || self.paused_until.is_some_and(|until| load.now < until) {
             return None;
         }
         let task = self.next_for_followers(load).or_else(|| self.next_for_passes(load));
@@ -371,6 +375,17 @@ impl State {
             self.introduced.put(directory.clone(), now);
         }
         !is_fresh
+    }
+
+    /// Whether to push a file that was handed out, now that it is in memory.
+    pub fn timing(&self, owner: &Owner, at: u64) -> Timing {
+        match owner {
+            Owner::Follower(id) => {
+                let follower = self.followers.iter().find(|(other, _)| other == id);
+                follower.map_or(Timing::TooLate, |(_, follower)| follower.timing(at))
+            }
+            Owner::Pass(_) => Timing::Now,
+        }
     }
 
     /// What became of files that were handed out.

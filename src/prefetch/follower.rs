@@ -75,6 +75,16 @@ pub(super) enum Outcome {
     Left,
 }
 
+/// Whether a file that is in memory is to be pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    Now,
+    /// A reader is about to open it: it asks before a push would be through, and two would do the same work.
+    Later,
+    /// A reader has asked for it.
+    TooLate,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Waiting,
@@ -96,6 +106,8 @@ struct Item {
     state: State,
     /// What it counts of the window.
     charged: u64,
+    /// A reader has asked for it.
+    is_begun: bool,
 }
 
 /// What readers have made of what was brought, in bytes.
@@ -208,7 +220,7 @@ impl Follower {
             if *known < self.reached {
                 *known = place;
             }
-            self.items.push_back(Item { number, file, state: State::Waiting, charged: 0 });
+            self.items.push_back(Item { number, file, state: State::Waiting, charged: 0, is_begun: false });
         }
         self.ended = ended;
         self.order = (!ended).then_some(order);
@@ -225,9 +237,9 @@ impl Follower {
         if at < self.base {
             return false;
         }
-        match self.state(at) {
-            State::Taken | State::Remote => self.tally.late += 1,
-            _ => {}
+        if let Some(item) = self.items.get_mut((at - self.base) as usize) {
+            item.is_begun = true;
+            self.tally.late += u64::from(matches!(item.state, State::Taken | State::Remote));
         }
         if at < self.reached {
             return true;
@@ -244,6 +256,25 @@ impl Follower {
     /// Whether the file is one of those that are known of the order.
     pub fn has(&self, number: u64) -> bool {
         self.places.contains_key(&number)
+    }
+
+    /// Whether nothing is known of the order yet.
+    pub fn is_unknown(&self) -> bool {
+        self.base == 0 && self.items.is_empty() && !self.ended
+    }
+
+    /// Whether to push a file that was handed out, now that it is in memory.
+    pub fn timing(&self, at: u64) -> Timing {
+        match at.checked_sub(self.base).and_then(|index| self.items.get(index as usize)) {
+            Some(item) if !item.is_begun => {
+                if (self.reached..self.reached + LEAD).contains(&at) && self.reached > 0 {
+                    Timing::Later
+                } else {
+                    Timing::Now
+                }
+            }
+            _ => Timing::TooLate,
+        }
     }
 
     /// Whether a file of `root` below the directories `above` is one that the order might have.

@@ -17,7 +17,7 @@ use super::Inner;
 use super::directories::Wait;
 use super::engine::{Load, Owner, Task, Want};
 use super::epoch::Survey;
-use super::follower::{Bring, MAX_WHOLE_BYTES, Outcome};
+use super::follower::{Bring, MAX_WHOLE_BYTES, Outcome, Timing};
 use super::push::PAGE_BYTES;
 use super::siblings::Siblings;
 use super::upcoming::{Order, Upcoming};
@@ -113,13 +113,12 @@ impl Inner {
     }
 
     fn load(&self) -> Load {
-        let (waiting, now) = (self.waiting.load(Ordering::Relaxed), Instant::now());
         let room = match self.pushes() {
             Some(_) => self.push_room(),
             // What is not pushed waits in the RAM tier, and leaves room for what is there already.
             None => self.ram_bytes / 4,
         };
-        Load { waiting, room, now }
+        Load { room, now: Instant::now() }
     }
 
     /// What pushes may fill of the page cache.
@@ -141,7 +140,7 @@ impl Inner {
             Task::Introduce(directory) => self.introduce(&directory),
             Task::Pull(owner, order, count) => self.pull(&owner, order, count),
             Task::Bring { owner, batch, only_remote } => {
-                let outcomes = self.bring(batch, only_remote);
+                let outcomes = self.bring(&owner, batch, only_remote);
                 self.state.lock().brought(&owner, outcomes, Instant::now());
                 self.fetch();
             }
@@ -204,8 +203,9 @@ impl Inner {
         self.state.lock().pulled(owner, order, files, unknown);
     }
 
-    /// Reads files, and pushes them where that is possible.
-    fn bring(&self, batch: Vec<Bring>, only_remote: bool) -> Vec<(Bring, Outcome)> {
+    /// Reads files, and pushes them where that is possible. Readers who come to one of them meanwhile have it from the same
+    /// reading, and those that they are about to come to are pushed last.
+    fn bring(&self, owner: &Owner, batch: Vec<Bring>, only_remote: bool) -> Vec<(Bring, Outcome)> {
         let store = self.tree.fetch().store();
         if only_remote {
             let outcome = |bring: &Bring| if self.is_here(&bring.file) { Outcome::Left } else { Outcome::Remote };
@@ -219,26 +219,41 @@ impl Inner {
             .filter(|(bring, target)| **target && is_leaf(bring))
             .map(|(bring, _)| bring.file.location.cid.clone())
             .collect();
-        let mut blocks = store.get_many(&leaves).into_iter();
+        let together = store.get_many(&leaves);
+        let mut blocks = together.blocks.iter();
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut later = Vec::new();
         for (bring, target) in batch.into_iter().zip(targets) {
             let data = if target && is_leaf(&bring) {
-                match blocks.next().flatten() {
-                    Some(block) => Ok(block.data().clone()),
-                    None => Err(Outcome::Remote),
-                }
+                blocks.next().and_then(Option::as_ref).map(|block| block.data().clone()).ok_or(Outcome::Remote)
             } else {
                 self.read(&bring)
             };
             let outcome = match data {
                 Ok(data) if data.len() as u64 != bring.wanted => Outcome::Left,
-                Ok(data) if target => self.push(&bring, &data),
+                Ok(data) if target => match self.timing(owner, &bring) {
+                    Timing::Now => self.push(&bring, &data),
+                    Timing::TooLate => Outcome::Warmed(bring.wanted),
+                    Timing::Later => {
+                        later.push((bring, data));
+                        continue;
+                    }
+                },
                 Ok(data) => Outcome::Warmed(data.len() as u64),
                 Err(outcome) => outcome,
             };
             outcomes.push((bring, outcome));
         }
+        for (bring, data) in later {
+            let is_read = self.timing(owner, &bring) == Timing::TooLate;
+            let outcome = if is_read { Outcome::Warmed(bring.wanted) } else { self.push(&bring, &data) };
+            outcomes.push((bring, outcome));
+        }
         outcomes
+    }
+
+    fn timing(&self, owner: &Owner, bring: &Bring) -> Timing {
+        self.state.lock().timing(owner, bring.at)
     }
 
     /// Whether the kernel takes this file now. One whose name it does not know is introduced.
@@ -292,6 +307,9 @@ impl Inner {
     fn push(&self, bring: &Bring, data: &Bytes) -> Outcome {
         let Some(push) = self.pushes() else { return Outcome::Left };
         let first = if bring.tripwire { (PAGE_BYTES as usize).min(data.len()) } else { 0 };
+        if first > 0 {
+            self.first_pages.lock().put(bring.number, Bytes::copy_from_slice(&data[..first]));
+        }
         let _turn = self.pushing.take();
         for (piece, offset) in data[first..].chunks(PUSH_BYTES).zip((first..).step_by(PUSH_BYTES)) {
             if let Err(error) = push.store(bring.number, offset as u64, piece) {

@@ -69,6 +69,7 @@ impl Core {
             flush: Group::new(),
             holds: Arc::default(),
             ram: Ram::new(config.ram_bytes),
+            reads: Arc::default(),
             db,
             facts: super::facts::Facts::default(),
             roots,

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::index::Location;
+use super::reads::Urgency;
 use super::segment::{FoundEntry, Segment};
 use super::table::Entry;
 use super::uses::{self, Uses};
@@ -66,8 +67,19 @@ impl Store {
         Ok(found.and_then(|found| Some(u64::from(found.entry.entry()?.data_len))))
     }
 
-    /// The block, from RAM or NVMe. `None` where it is not here, or its record was damaged (and is dropped).
+    /// The block, from RAM or NVMe. `None` where it is not here, or its record was damaged (and is dropped). Where somebody is
+    /// reading it, it comes from that reading.
     pub fn get(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        self.get_for(cid, Urgency::Demand)
+    }
+
+    /// [`Store::get`] of a block that nobody waits for yet: readers who wait for the disk go first, and are not delayed by
+    /// more than one such reading.
+    pub fn get_ahead(&self, cid: &Cid) -> Result<Option<Block>, StoreError> {
+        self.get_for(cid, Urgency::Ahead)
+    }
+
+    fn get_for(&self, cid: &Cid, urgency: Urgency) -> Result<Option<Block>, StoreError> {
         if let Some(block) = Block::from_identity(cid) {
             return Ok(Some(block));
         }
@@ -75,13 +87,11 @@ impl Store {
         let data = if let Some(data) = core.ram.get(cid) {
             core.counts.ram_hit();
             Some(data)
+        } else if let Some(found) = core.find(cid.multihash())? {
+            core.read_once(cid, &found, urgency)?
         } else {
-            let read = core.read(cid)?;
-            match &read {
-                Some(data) => core.counts.disk_hit(data),
-                None => core.counts.miss(),
-            }
-            read
+            core.counts.miss();
+            None
         };
         Ok(data.map(|data| Block::from_checked_record(cid.clone(), data)))
     }
@@ -105,12 +115,13 @@ impl Store {
         let block_bytes = entry.data_len as usize;
         let wanted = cut(&range, block_bytes);
         if block_bytes <= 2 * CHECKSUM_PIECE_BYTES {
-            return Ok(core
-                .get_found(cid, &found)?
-                .as_ref()
-                .map(part)
-                .inspect(|part| core.counts.disk_hit(&part.data)));
+            return Ok(core.read_once(cid, &found, Urgency::Demand)?.as_ref().map(part));
         }
+        if let Some(data) = core.reads.find(cid).and_then(|place| place.wait()) {
+            core.counts.ram_hit();
+            return Ok(Some(part(&data)));
+        }
+        let _turn = core.reads.turn(Urgency::Demand);
         let read = match found.segment.block(&entry, wanted.start, wanted.end) {
             Ok(Some((data, _))) => {
                 found.note_use(&entry, uses::now());
@@ -166,6 +177,33 @@ impl Core {
             Some(found) => self.get_found(cid, &found),
             None => Ok(None),
         }
+    }
+
+    /// The block's bytes from its record, or from whoever reads them already.
+    fn read_once(&self, cid: &Cid, found: &Found, urgency: Urgency) -> Result<Option<Bytes>, StoreError> {
+        let underway = match self.reads.begin(cid) {
+            Ok(underway) => Some(underway),
+            Err(place) => {
+                if let Some(data) = place.wait() {
+                    self.counts.ram_hit();
+                    return Ok(Some(data));
+                }
+                // Whoever read it could not have it: we learn why.
+                None
+            }
+        };
+        let read = {
+            let _turn = self.reads.turn(urgency);
+            self.get_found(cid, found)?
+        };
+        match &read {
+            Some(data) => self.counts.disk_hit(data),
+            None => self.counts.miss(),
+        }
+        if let Some(underway) = underway {
+            underway.finish([read.clone()]);
+        }
+        Ok(read)
     }
 
     fn get_found(&self, cid: &Cid, found: &Found) -> Result<Option<Bytes>, StoreError> {

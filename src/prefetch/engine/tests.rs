@@ -3,18 +3,22 @@ use std::collections::HashSet;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::block::{HashFunction, codec};
+use crate::block::{Block, HashFunction, codec};
 use crate::config::StoreConfig;
+use crate::dag::pb::{self, PbLink};
+use crate::dag::unixfs::{Kind, Mtime, UnixFs};
 use crate::fetch::Fetch;
 use crate::limits::PREFETCH_BATCH_BYTES;
 use crate::prefetch::worker::number;
 use crate::store::Store;
-use crate::tree::{Inodes, Location, Tree};
+use crate::tree::{Attr, Entry, FileKind, Inodes, Location, Tree};
 
 const SIZE: u64 = 100_000;
 
 struct Fixture {
     state: State,
+    tree: Tree,
+    inodes: Arc<Inodes>,
     now: Instant,
     _runtime: Runtime,
     _directory: tempfile::TempDir,
@@ -37,19 +41,20 @@ impl Fixture {
         let directory = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
         let tree = Tree::new(Fetch::new(Store::open(directory.path(), &StoreConfig::default()).unwrap()));
-        let directories = Directories::new(tree, Arc::new(Inodes::new()), runtime.handle().clone());
+        let inodes = Arc::new(Inodes::new());
+        let directories = Directories::new(tree.clone(), inodes.clone(), runtime.handle().clone());
         let state = State::new(Settings { epochs: true, ..Settings::default() }, Arc::new(directories));
-        Fixture { state, now: Instant::now(), _runtime: runtime, _directory: directory }
+        Fixture { state, tree, inodes, now: Instant::now(), _runtime: runtime, _directory: directory }
     }
 
-    fn load(&self, waiting: usize) -> Load {
-        Load { waiting, room: u64::MAX, now: self.now }
+    fn load(&self) -> Load {
+        Load { room: u64::MAX, now: self.now }
     }
 
     /// The next piece, with whatever has to be pulled before.
-    fn piece(&mut self, waiting: usize) -> Option<(Owner, Vec<Bring>)> {
+    fn piece(&mut self) -> Option<(Owner, Vec<Bring>)> {
         loop {
-            match self.state.next(&self.load(waiting))? {
+            match self.state.next(&self.load())? {
                 Task::Pull(owner, mut order, count) => {
                     let files: Vec<_> = order.by_ref().take(count).map(|file| (number(&file), file)).collect();
                     self.state.pulled(&owner, order, files, Vec::new());
@@ -72,17 +77,80 @@ impl Fixture {
 }
 
 #[test]
-fn prefetch_never_delays_a_demand_read_by_more_than_one_request() {
+fn pieces_that_are_brought_at_a_time_are_few_and_small() {
     let mut fixture = Fixture::new();
-    fixture.state.follow(cid("a"), order("a", 10_000), fixture.now);
-    fixture.state.follow(cid("b"), order("b", 10_000), fixture.now);
-    fixture.state.follow(cid("c"), order("c", 10_000), fixture.now);
-    let (owner, batch) = fixture.piece(1).expect("one piece may be under way beside a reader");
-    assert!(batch.iter().map(|bring| bring.wanted).sum::<u64>() <= PREFETCH_BATCH_BYTES);
-    assert!(fixture.piece(1).is_none(), "a second one would delay it more");
+    for root in ["a", "b", "c", "d", "e"] {
+        fixture.state.follow(cid(root), order(root, 10_000), fixture.now);
+    }
+    let mut pieces = Vec::new();
+    while let Some((owner, batch)) = fixture.piece() {
+        assert!(batch.iter().map(|bring| bring.wanted).sum::<u64>() <= PREFETCH_BATCH_BYTES);
+        pieces.push((owner, batch));
+    }
+    assert_eq!(pieces.len(), MAX_BRINGING);
+    let (owner, batch) = pieces.pop().unwrap();
     fixture.done(&owner, batch);
-    assert!(fixture.piece(1).is_some());
-    assert!(fixture.piece(0).is_some(), "and nobody is delayed where nobody waits");
+    assert!(fixture.piece().is_some() && fixture.piece().is_none());
+}
+
+#[test]
+fn an_order_is_followed_once_however_often_it_is_found_before_its_files_are_known() {
+    let mut fixture = Fixture::new();
+    let names: Vec<String> = (0..100).map(|index| format!("{index:02}")).collect();
+    let links = names.iter().zip(0..).map(|(name, index)| PbLink {
+        cid: cid(&format!("a/{index}")),
+        name: name.as_bytes(),
+        tsize: Some(SIZE),
+    });
+    let data = UnixFs::new(Kind::Directory).encode();
+    let node = Block::new(codec::DAG_PB, HashFunction::Sha2_256, pb::encode(links, Some(&data)).into());
+    let root = node.cid().clone();
+    fixture.tree.fetch().store().put(&node).unwrap();
+    let attr = Attr { size: 0, mtime: Mtime::default(), permissions: 0o555, kind: FileKind::Directory };
+    let entry = Entry { location: Location::new(root.clone()), attr };
+    let directory = fixture.inodes.look_up(crate::tree::ROOT_INODE, 0, root.to_string().as_bytes(), &entry).unwrap();
+    let read = |fixture: &mut Fixture, index: u64| {
+        let above = SmallVec::from_slice(&[directory]);
+        let begun = Begun { number: number(&file("a", index)), size: SIZE, root: root.clone(), above };
+        fixture.state.begun(&begun, fixture.now);
+        fixture.state.finished(&begun, fixture.now);
+    };
+    read(&mut fixture, 0);
+    read(&mut fixture, 1);
+    let Some(Task::Watch(watched)) = fixture.state.next(&fixture.load()) else { panic!("the directory is to be read") };
+    read(&mut fixture, 2);
+    let known = fixture.state.directories.known(watched, crate::prefetch::directories::Wait::Never);
+    fixture.state.watch(watched, known, Some(root.clone()), fixture.now);
+    for index in 3..8 {
+        read(&mut fixture, index);
+    }
+    assert_eq!(fixture.state.followers.len(), 1);
+    let mut brought = HashSet::new();
+    for index in 8..60 {
+        while let Some((owner, batch)) = fixture.piece() {
+            assert!(batch.iter().all(|bring| brought.insert(bring.number)), "a file is brought twice");
+            fixture.done(&owner, batch);
+        }
+        read(&mut fixture, index);
+    }
+    assert_eq!(fixture.state.followers.len(), 1);
+    assert!(brought.len() > 40);
+}
+
+#[test]
+fn files_that_a_reader_is_about_to_open_are_pushed_last_and_those_that_it_has_asked_for_are_not() {
+    let mut fixture = Fixture::new();
+    fixture.state.follow(cid("a"), order("a", 100), fixture.now);
+    let (owner, batch) = fixture.piece().unwrap();
+    let timings = |fixture: &Fixture| -> Vec<Timing> {
+        batch.iter().take(8).map(|bring| fixture.state.timing(&owner, bring.at)).collect()
+    };
+    assert_eq!(timings(&fixture), [Timing::Now; 8], "nobody reads yet");
+    fixture.read("a", 2);
+    let (now, later) = (Timing::Now, Timing::Later);
+    assert_eq!(timings(&fixture), [now, now, Timing::TooLate, later, later, later, now, now]);
+    fixture.read("a", 0);
+    assert_eq!(timings(&fixture)[..2], [Timing::TooLate, now], "another reader, who is a little behind");
 }
 
 #[test]
@@ -94,7 +162,7 @@ fn jobs_that_share_a_machine_get_the_same_from_the_moment_they_begin() {
         if step == 1000 {
             jobs.push(("c", fixture.state.follow(cid("c"), order("c", 100_000), fixture.now)));
         }
-        let (owner, batch) = fixture.piece(0).expect("every reader wants more");
+        let (owner, batch) = fixture.piece().expect("every reader wants more");
         fixture.done(&owner, batch);
         for (root, progress) in jobs.clone() {
             let pushed = progress.pushed_bytes() / SIZE;
@@ -119,7 +187,7 @@ fn the_window_grows_as_it_proves_right_and_is_never_exceeded() {
     let mut windows = Vec::new();
     for _ in 0..200 {
         let mut tripwires = Vec::new();
-        while let Some((owner, batch)) = fixture.piece(0) {
+        while let Some((owner, batch)) = fixture.piece() {
             pushed += batch.len() as u64;
             tripwires.extend(batch.iter().filter(|bring| bring.tripwire).map(|bring| bring.at));
             fixture.done(&owner, batch);
@@ -144,7 +212,7 @@ fn a_reader_who_overtakes_is_left_ahead_of_and_no_file_is_brought_twice() {
     fixture.state.follow(cid("a"), order("a", 10_000), fixture.now);
     let mut brought = HashSet::new();
     for step in 0..100 {
-        let Some((owner, batch)) = fixture.piece(0) else { continue };
+        let Some((owner, batch)) = fixture.piece() else { continue };
         for bring in &batch {
             assert!(brought.insert(bring.at), "{} twice", bring.at);
             assert!(bring.at >= step * 30, "{} is behind the reader", bring.at);
@@ -160,11 +228,11 @@ fn a_reader_who_overtakes_is_left_ahead_of_and_no_file_is_brought_twice() {
 fn what_is_not_here_is_fetched_before_the_rest_of_an_epoch_and_pushed_when_it_comes() {
     let mut fixture = Fixture::new();
     fixture.state.follow(cid("a"), order("a", 10), fixture.now);
-    let (owner, batch) = fixture.piece(0).unwrap();
+    let (owner, batch) = fixture.piece().unwrap();
     assert_eq!(batch.len(), 10);
     let outcomes = batch.into_iter().map(|bring| (bring, Outcome::Remote)).collect();
     fixture.state.brought(&owner, outcomes, fixture.now);
-    assert!(fixture.piece(0).is_none());
+    assert!(fixture.piece().is_none());
     // The reader is past the third already.
     fixture.read("a", 2);
     let mut wants = Vec::new();
@@ -176,7 +244,7 @@ fn what_is_not_here_is_fetched_before_the_rest_of_an_epoch_and_pushed_when_it_co
     for want in &wants {
         fixture.state.arrived(want, want.at != 5, fixture.now);
     }
-    let (_, batch) = fixture.piece(0).unwrap();
+    let (_, batch) = fixture.piece().unwrap();
     assert_eq!(batch.iter().map(|bring| bring.at).collect::<Vec<_>>(), [3, 4, 6, 7, 8, 9]);
     assert_eq!(fixture.state.report(fixture.now)[0].1.figures.fetched_bytes, 6 * SIZE);
 }
@@ -185,7 +253,7 @@ fn what_is_not_here_is_fetched_before_the_rest_of_an_epoch_and_pushed_when_it_co
 fn a_plan_that_readers_contradict_is_dropped_and_what_it_brought_counts_as_wasted() {
     let mut fixture = Fixture::new();
     let progress = fixture.state.follow(cid("a"), order("a", 1000), fixture.now);
-    let (owner, batch) = fixture.piece(0).unwrap();
+    let (owner, batch) = fixture.piece().unwrap();
     let bytes: u64 = batch.iter().map(|bring| bring.wanted).sum();
     fixture.done(&owner, batch);
     for index in 0..64 {
@@ -196,7 +264,7 @@ fn a_plan_that_readers_contradict_is_dropped_and_what_it_brought_counts_as_waste
     assert_eq!(progress.fate(), Fate::Contradicted);
     let report = &fixture.state.report(fixture.now)[0].1.figures;
     assert_eq!((report.wasted_bytes, report.contradicted_plans), (bytes, 1));
-    assert!(fixture.piece(0).is_none());
+    assert!(fixture.piece().is_none());
 }
 
 #[test]
@@ -205,7 +273,7 @@ fn random_files_of_a_plan_s_root_beside_its_reader_do_not_drop_it() {
     let progress = fixture.state.follow(cid("a"), order("a", 100_000), fixture.now);
     let mut reader = 0;
     for step in 0..200 {
-        while let Some((owner, batch)) = fixture.piece(0) {
+        while let Some((owner, batch)) = fixture.piece() {
             reader = batch.iter().filter(|bring| bring.tripwire).map(|bring| bring.at).next_back().unwrap_or(reader);
             fixture.done(&owner, batch);
         }
