@@ -4,8 +4,11 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// A repository, removed at the end with whatever daemon still runs on it.
 pub struct Fixture {
@@ -45,6 +48,15 @@ impl Fixture {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
+        // Whoever runs the tests in the background may ignore SIGINT, and what is started inherits that.
+        let heeds_interrupts = || {
+            let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+            // SAFETY: it is a system call, and the default action runs no code of ours.
+            unsafe { sigaction(Signal::SIGINT, &action) }?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec nothing is done but that system call.
+        unsafe { command.pre_exec(heeds_interrupts) };
         command
     }
 
