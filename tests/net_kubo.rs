@@ -11,10 +11,10 @@ mod node;
 
 use std::path::Path;
 
-use chacha20::ChaCha20Rng;
-use chacha20::rand_core::{Rng, SeedableRng};
 use kubo::Kubo;
 use node::{Node, assert_same};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// A file whose blocks are all different.
 fn noise(path: &Path, bytes: usize, seed: u64) {
