@@ -19,7 +19,9 @@ impl Home {
     fn new() -> Home {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_cidfs"), directory.path().join("cidfs")).unwrap();
+        // By another process: what this one writes could not be run while some test's child holds it open.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_cidfs")).arg(directory.path().join("cidfs")).status();
+        assert!(copied.unwrap().success());
         fs::create_dir(directory.path().join("mount")).unwrap();
         fs::set_permissions(directory.path().join("mount"), fs::Permissions::from_mode(0o777)).unwrap();
         fs::write(directory.path().join("file"), b"some content").unwrap();

@@ -145,7 +145,7 @@ impl Ahead {
         if self.depth == Depth::Whole && !std::mem::replace(&mut self.was_bulk_tried, true) {
             self.bulk = fetch.start_bulk(block);
         }
-        self.fill(fetch);
+        self.fill(fetch, block.cid());
     }
 
     /// A block has come by this way.
@@ -153,8 +153,9 @@ impl Ahead {
         self.usual = (self.usual * 7 + block.data().len()) / 8;
     }
 
-    /// Has more fetched, as far as there is room.
-    pub fn fill(&mut self, fetch: &Fetch) {
+    /// Has more fetched, as far as there is room. `at_hand` is what the walk has come to: it may not be here yet, and is not
+    /// asked for again where the walk would come to it a second time.
+    fn fill(&mut self, fetch: &Fetch, at_hand: &Cid) {
         let (mut held, mut on_their_way) = (0, 0);
         for waiter in self.waiting.values() {
             match waiter.arrived() {
@@ -179,6 +180,10 @@ impl Ahead {
                     at += 1;
                 }
                 Some(Slot::Block { cid, state }) => {
+                    if *cid == *at_hand {
+                        self.slots.remove(at);
+                        continue;
+                    }
                     let cid = cid.clone();
                     if cid.identity_data().is_some() || fetch.is_here(&cid) {
                         if !can_link(cid.codec()) {
@@ -249,7 +254,7 @@ pub(super) async fn fetch(
         }
         fetch.start(cid, Priority::Background)?
     };
-    ahead.fill(fetch);
+    ahead.fill(fetch, cid);
     let block = waiter.wait().await?;
     ahead.came(&block);
     Ok(block)
