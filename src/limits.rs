@@ -275,6 +275,19 @@ pub const MAX_FETCH_SESSIONS: std::num::NonZeroUsize = std::num::NonZeroUsize::n
 /// Streams on one connection: a busy peer has hundreds of messages under way, each on its own.
 pub const MAX_STREAMS: usize = 1024;
 
+/// The data in one frame of a stream, in bytes. With its head it fills four records of the cipher; longer ones would make what
+/// is urgent wait on a slow line.
+pub const MAX_MUXED_FRAME_BYTES: usize = 64 * 1024 - 12;
+
+/// Streams of one connection that a peer has opened and nobody has taken yet: yamux lets it open no more without an answer.
+pub const MAX_WAITING_STREAMS: usize = 256;
+
+/// What is read of a connection at once, in bytes: as much as arrives while the reader is about something else.
+pub const SOCKET_READ_BYTES: usize = 128 * 1024;
+
+/// What is gathered for a connection before it is encrypted and written, in bytes: one whole frame.
+pub const SOCKET_WRITE_BYTES: usize = 64 * 1024;
+
 /// Streams of one connection whose protocol is not agreed on yet: bitswap opens one for each message, and what exceeds this
 /// is dropped.
 pub const MAX_NEGOTIATING_STREAMS: usize = 1024;
@@ -414,6 +427,9 @@ pub const MAX_PEER_FRAME_BYTES: usize = 4 * MAX_BITSWAP_MESSAGE_BYTES;
 /// Frames of all peers that are being received or hashed, in bytes: enough for ten fast peers at once.
 pub const MAX_FRAME_BYTES: usize = 96 * 1024 * 1024;
 
+/// The memory of frames that is kept for the next ones, in bytes: a few of the usual, for each core.
+pub const IDLE_FRAME_BYTES: usize = 8 * 1024 * 1024;
+
 /// Bitswap streams that one peer may have open to us on a connection: Go opens one a message where it is in a hurry.
 pub const MAX_BITSWAP_STREAMS: usize = 128;
 
@@ -462,10 +478,14 @@ pub const MAX_PROBED_WANTS: usize = 8;
 pub const MAX_LATE_BLOCKS: usize = 4096;
 
 /// Blocks that other peers of a session have got, as far as their cancels tell.
-pub const MAX_HOLDER_HINTS: usize = 16_384;
+pub const MAX_HOLDER_HINTS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(16_384).unwrap();
+
+/// Blocks that came for a root that others fetch too, and are passed on to them from RAM, in bytes: what two walks have
+/// fetched ahead of them.
+pub const MAX_HELD_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Roots whose providers are remembered after their last session.
-pub const MAX_REMEMBERED_ROOTS: usize = 256;
+pub const MAX_REMEMBERED_ROOTS: std::num::NonZeroUsize = std::num::NonZeroUsize::new(256).unwrap();
 
 /// Requests to one gateway at once: enough to fill a path with small blocks. Over HTTP/1.1 each has a connection.
 pub const GATEWAY_REQUESTS: usize = 64;

@@ -149,7 +149,7 @@ async fn a_provider_that_dies_is_replaced_by_one_that_appears() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_that_fetch_the_same_at_once_take_it_from_the_seed_about_once() {
-    let data = blocks(768, 128 * 1024);
+    let data = blocks(1536, 128 * 1024);
     let seed = Node::start(Config::default()).await;
     seed.hold(&data);
     // The seed's uplink is what is scarce.
@@ -177,9 +177,9 @@ async fn nodes_that_fetch_the_same_at_once_take_it_from_the_seed_about_once() {
     futures::future::join_all(fetches).await;
     let share = seed.client.stat().sent_bytes as f64 / bytes(&data) as f64;
     println!("the seed sent {share:.2} times the data");
-    // Before the nodes know of each other each fills its first window from the seed: of so little data that is a part. What
-    // holds for more, in good order and bad, the simulation shows.
-    assert!(share <= 1.5, "the seed sent {share:.2} times the data");
+    // Before the nodes know of each other each fills its first window from the seed: that is the most of it. Where a node waits
+    // for a processor the others have a budget for doing without it.
+    assert!(share <= 1.3, "the seed sent {share:.2} times the data");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,6 +258,8 @@ async fn whoever_waits_is_told_when_bitswap_stops() {
     let session = node.client.session(None);
     let want = session.want(block(1, 10).cid(), Urgency::Demand);
     drop(node);
-    assert!(want.await.is_err());
+    let mut want = want;
+    assert!((&mut want).await.is_err());
+    assert!(want.await.is_err(), "once more, and it says the same");
     assert!(session.want(block(2, 10).cid(), Urgency::Demand).await.is_err());
 }

@@ -224,11 +224,10 @@ impl Drop for Waiting {
 impl Future for Want {
     type Output = Result<Block, WantError>;
 
-    /// # Panics
-    /// If it was ready before.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.state {
-            WantState::Ready(result) => Poll::Ready(result.take().expect("a want is awaited once")),
+            WantState::Ready(result) => Poll::Ready(result.take().unwrap_or(Err(WantError::Stopped))),
+            WantState::Waiting(waiting) if waiting.is_done => Poll::Ready(Err(WantError::Stopped)),
             WantState::Waiting(waiting) => Pin::new(&mut waiting.receiver).poll(context).map(|result| {
                 waiting.is_done = true;
                 result.map_err(|_| WantError::Stopped)

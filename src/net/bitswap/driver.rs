@@ -19,7 +19,7 @@ use super::behaviour::{Behaviour, ToBehaviour};
 use super::client::Client;
 use super::engine::{Batch, Command, Engine, Limits, PeerNumber, Ticket};
 use super::message::{Message, Outgoing};
-use super::streams::{Answer, Outbox};
+use super::streams::{Answer, Memory, Outbox};
 use super::{Blocks, Config, SessionId};
 use crate::block::{Block, Cid};
 use crate::limits::{MAX_FRAME_BYTES, MAX_REMEMBERED_ROOTS};
@@ -34,6 +34,8 @@ pub struct Core {
     pub runtime: Handle,
     /// KiB of frames that may be received or hashed.
     pub frames: Arc<Semaphore>,
+    /// Where long frames lie.
+    pub memory: Arc<Memory>,
     /// Threads that hash.
     pub hashers: Arc<Semaphore>,
 }
@@ -127,7 +129,7 @@ pub fn start(own: PeerId, config: Config, blocks: Arc<dyn Blocks>, runtime: &Han
         waiters: HashMap::new(),
         numbers: HashMap::new(),
         peers: HashMap::new(),
-        remembered: LruCache::new(MAX_REMEMBERED_ROOTS.try_into().expect("it is not zero")),
+        remembered: LruCache::new(MAX_REMEMBERED_ROOTS),
         next_number: 0,
         next_ticket: 0,
     };
@@ -136,6 +138,7 @@ pub fn start(own: PeerId, config: Config, blocks: Arc<dyn Blocks>, runtime: &Han
         wake: Notify::new(),
         is_stopped: AtomicBool::new(false),
         frames: Arc::new(Semaphore::new(MAX_FRAME_BYTES / 1024)),
+        memory: Arc::default(),
         hashers: Arc::new(Semaphore::new(config.hash_threads.max(1))),
         config,
         blocks,

@@ -8,10 +8,11 @@
 //! - [`session`], [`peer`]: what is known of the holders of a root, and of a peer's speed.
 //! - [`schedule`]: which want goes to which peer, and when.
 //! - [`timers`]: what happens when nothing happens: hedges, stalls, searches.
-//! - [`ledger`], [`server`]: what peers want of us.
+//! - [`ledger`], [`server`], [`held`]: what peers want of us, and what is passed on to them as it comes.
 //!
 //! [`Engine::flush`] does what several events gave rise to at once: wants that came together leave in one message.
 
+mod held;
 mod ledger;
 mod notes;
 mod peer;
@@ -34,6 +35,7 @@ use smallvec::SmallVec;
 pub use self::ledger::Batch;
 pub use self::wants::Key;
 
+use self::held::Held;
 use self::peer::Peer;
 use self::session::Session;
 use self::wants::{Answer, PeerAsk, Place, Waiter, Want};
@@ -105,6 +107,7 @@ pub struct Engine {
     /// Blocks that came from a peer and may not be in the store yet, until when.
     recent: HashMap<Key, Instant>,
     recent_order: VecDeque<(Instant, Key)>,
+    held: Held,
     /// Fellows that have a block, as far as their cancels tell.
     hints: LruCache<Key, PeerNumber>,
     /// `DONT_HAVE`s that were held back, and until when.
@@ -135,7 +138,8 @@ impl Engine {
             standing: HashMap::new(),
             recent: HashMap::new(),
             recent_order: VecDeque::new(),
-            hints: LruCache::new(MAX_HOLDER_HINTS.try_into().expect("it is not zero")),
+            held: Held::default(),
+            hints: LruCache::new(MAX_HOLDER_HINTS),
             owed: VecDeque::new(),
             ready: VecDeque::new(),
             loaded_bytes: 0,
@@ -440,7 +444,11 @@ impl Engine {
             self.stat.received_blocks += 1;
             self.stat.received_bytes += bytes;
             if self.wants.contains_key(&key) {
+                let is_shared = self.is_shared(now, &key);
                 self.satisfy(now, &key, &block, Some(number));
+                if is_shared {
+                    self.pass_on(now, &key, &block);
+                }
                 self.note_recent(now, key);
             } else if self.peers.get(&number).is_some_and(|peer| peer.late.contains(&key)) {
                 self.stat.duplicate_blocks += 1;
@@ -460,12 +468,16 @@ impl Engine {
         let bytes = block.data().len() as u64;
         let ask = from.and_then(|number| want.ask(number)).filter(|ask| ask.wants_block);
         let latency = ask.map(|ask| now.saturating_duration_since(ask.at));
-        let is_charged = ask.is_some_and(|ask| ask.charged.is_some_and(|bytes| bytes > 0));
+        let charged = ask.and_then(|ask| ask.charged);
+        let is_charged = charged.is_some_and(|bytes| bytes > 0);
         let mut sessions: SmallVec<[SessionId; 2]> = want.waiters.iter().map(|waiter| waiter.session).collect();
         sessions.dedup();
         for id in sessions {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.progress(now, bytes, latency.filter(|_| is_charged));
+                if let Some(latency) = latency.filter(|_| charged == Some(0)) {
+                    session.fellow_gave(latency);
+                }
             }
             let Some(number) = from else { continue };
             if let Some(member) = self.member(id, number) {

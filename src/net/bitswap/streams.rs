@@ -5,12 +5,15 @@
 //! many as it likes up to a bound.
 
 mod frame;
+mod memory;
 mod read;
 mod write;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+pub use self::memory::Memory;
 
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
@@ -76,8 +79,12 @@ pub struct Answer {
 impl Answer {
     /// Reads the blocks of a batch. One that is gone is said to be not here.
     pub fn load(batch: Batch, blocks: &dyn Blocks) -> Answer {
-        let mut message =
-            Outgoing { presences: batch.presences, pending_bytes: batch.pending_bytes, ..Outgoing::default() };
+        let mut message = Outgoing {
+            blocks: batch.held,
+            presences: batch.presences,
+            pending_bytes: batch.pending_bytes,
+            ..Outgoing::default()
+        };
         for cid in batch.blocks {
             match blocks.get(&cid) {
                 Some(block) if *block.cid() == cid => message.blocks.push(block),

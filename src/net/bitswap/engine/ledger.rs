@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::wants::Key;
-use crate::block::Cid;
+use crate::block::{Block, Cid};
 use crate::limits::{
     ANSWER_MESSAGE_BYTES, MAX_BLOCK_BYTES, MAX_QUEUED_ANSWER_BYTES, MAX_WANTLIST_ENTRIES, MIN_ANSWER_MESSAGE_BYTES,
 };
@@ -80,7 +80,10 @@ const PRESENCE_BYTES: u64 = 64;
 /// What one message to the peer holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// Blocks that are to be read.
     pub blocks: Vec<Cid>,
+    /// Blocks that are in RAM.
+    pub held: Vec<Block>,
     pub presences: Vec<(Cid, bool)>,
     /// What it counts for until it was sent.
     pub loaded_bytes: u64,

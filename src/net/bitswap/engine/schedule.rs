@@ -10,7 +10,8 @@
 //! where their wants stand until the block comes. A fellow that does not want the block itself says `DONT_HAVE`, and the next
 //! best one is its home. Whoever asks a holder cancels its wants for the block with the fellows; who has one cancelled knows
 //! by that who gets the block or has it. So nodes wait only for nodes with a better score and for those that have asked a
-//! holder, and never in a circle.
+//! holder, and never in a circle. The one who is asked sees to that too, and says `DONT_HAVE` to whom it might be waiting for
+//! itself: a peer that does not know yet that we are a fellow takes us for a holder.
 
 use std::time::{Duration, Instant};
 
@@ -81,15 +82,15 @@ impl Engine {
 
     /// Where a session has nothing left to ask for and a holder has time, blocks are taken over from the fellow that has
     /// most of them still to get: homes are spread by chance, and some have more to do than others. The fellow is told so
-    /// by a cancel, and gets the block from us.
+    /// by a cancel, and gets the block from us, who ask the holder at once. As many as the session has to spare, for the fellow may have asked already.
     fn take_over(&mut self, now: Instant, id: SessionId) {
         for _ in 0..MAX_TAKEN_OVER {
             let Some(session) = self.sessions.get(&id) else { return };
             let has_queued = |urgency| !session.is_queue_empty(urgency);
-            if has_queued(Urgency::Background) || has_queued(Urgency::ReadAhead) || !self.has_idle_holder(now, session)
-            {
+            if has_queued(Urgency::Background) || has_queued(Urgency::ReadAhead) || session.spare < 1.0 {
                 return;
             }
+            let Some(holder) = self.idle_holder(now, session) else { return };
             let fellows = session.members.iter().filter(|(_, member)| member.is_fellow(now));
             let fellows = fellows.filter_map(|(number, _)| Some((*number, self.peers.get(number)?)));
             let (mut nodes, mut left, mut most) = (1, 0, None);
@@ -111,7 +112,9 @@ impl Engine {
             let own = self.own;
             let may_take = |(at, key): &&(Instant, Key)| {
                 let is_open = self.wants.get(key).is_some_and(|want| {
-                    want.session == id && want.ask(number).is_some_and(|ask| ask.charged == Some(0) && ask.at == *at)
+                    want.session == id
+                        && want.ask(holder).is_none()
+                        && want.ask(number).is_some_and(|ask| ask.charged == Some(0) && ask.at == *at)
                 });
                 is_open && now.saturating_duration_since(*at) > TAKEN_AFTER
             };
@@ -127,26 +130,38 @@ impl Engine {
                 peer.late.insert(key.clone());
             }
             self.say_want(number, &key, entry);
-            let Choice::Ask(holder, charge) = self.choose(now, id, &key) else {
-                self.requeue(&key);
-                return;
-            };
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            session.spare -= 1.0;
+            let charge = session.block_bytes;
             self.ask(now, &key, holder, charge);
             self.stat.taken_over += 1;
         }
     }
 
-    /// Whether a holder that is no fellow has room for more.
-    fn has_idle_holder(&self, now: Instant, session: &Session) -> bool {
-        session.members.iter().any(|(number, member)| {
-            member.is_holder
-                && !member.is_fellow(now)
-                && member.misses < MAX_HOLDER_MISSES
-                && self.peers.get(number).is_some_and(|peer| {
-                    let in_flight = peer.in_flight_bytes + session.block_bytes;
-                    peer.is_usable() && !peer.is_stalled && in_flight <= peer.window.limit(session.block_bytes)
-                })
-        })
+    /// A holder that never was a fellow and has room for more. Only such a one may be named to others as who gives us a block:
+    /// they wait for us then, and a fellow might be waiting for them.
+    fn idle_holder(&self, now: Instant, session: &Session) -> Option<PeerNumber> {
+        let is_idle = |number: &PeerNumber| {
+            self.peers.get(number).is_some_and(|peer| {
+                let in_flight = peer.in_flight_bytes + session.block_bytes;
+                !peer.is_stalled && in_flight <= peer.window.limit(session.block_bytes)
+            })
+        };
+        self.holders(now, session).find(is_idle)
+    }
+
+    /// The holders of a session that can be asked and are no fellows.
+    pub(super) fn holders(&self, now: Instant, session: &Session) -> impl Iterator<Item = PeerNumber> {
+        let holders = session
+            .members
+            .iter()
+            .filter(move |(_, member)| member.is_holder && !member.is_fellow(now) && member.misses < MAX_HOLDER_MISSES);
+        let holders = holders.filter(|(number, member)| {
+            let Some(peer) = self.peers.get(number) else { return false };
+            // Who still waits for blocks has not got all, although it gave some.
+            peer.is_usable() && (member.fellow_until.is_none() || peer.ledger.wants.is_empty())
+        });
+        holders.map(|(number, _)| *number)
     }
 
     fn schedule_session(&mut self, now: Instant, id: SessionId, urgency: Urgency) {
@@ -274,6 +289,10 @@ impl Engine {
                 continue;
             }
             let peer = &self.peers[number];
+            // Who still waits for blocks has not got all, although it gave some.
+            if member.fellow_until.is_some() && !has_it && !peer.ledger.wants.is_empty() {
+                continue;
+            }
             let mut limit = peer.window.limit(session.block_bytes);
             if want.urgency == Urgency::Demand {
                 limit += DEMAND_RESERVE_BYTES;
@@ -471,12 +490,26 @@ impl Engine {
     /// A peer wants a block: if it is one of a session's, the peer is a fellow.
     pub(super) fn note_fellow(&mut self, now: Instant, number: PeerNumber, key: &Key) {
         let of_root = self.roots.get(key).map(|(id, _)| *id);
-        let Some(id) = of_root.or_else(|| self.wants.get(key).map(|want| want.session)) else { return };
+        let Some(id) = of_root.or_else(|| self.wants.get(key).map(|want| want.session)) else {
+            // A fellow that is ahead of us wants what we do not want yet, and one that is behind what we have.
+            return self.renew_fellow(now, number);
+        };
         if let Some(member) = self.member(id, number)
             && member.no_fellow_before.is_none_or(|until| until <= now)
         {
             member.fellow_until = Some(now + FELLOW_FOR);
             member.no_fellow_before = None;
+        }
+    }
+
+    /// A peer wants something: it is what it was to the sessions that it shares with us.
+    fn renew_fellow(&mut self, now: Instant, number: PeerNumber) {
+        let Some(peer) = self.peers.get(&number) else { return };
+        for id in &peer.sessions {
+            let member = self.sessions.get_mut(id).and_then(|session| session.members.get_mut(&number));
+            if let Some(until) = member.and_then(|member| member.fellow_until.as_mut()) {
+                *until = now + FELLOW_FOR;
+            }
         }
     }
 

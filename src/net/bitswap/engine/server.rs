@@ -4,6 +4,7 @@
 //! - `DONT_HAVE` is said at once, except for a block that is on its way here: whoever wants it of us would only fetch it from
 //!   where we do.
 //! - Peers take turns, a message each, and none has more than two messages loaded.
+//! - Where several fetch the same, a block goes on as it comes, before it is in the store.
 
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,9 @@ impl Engine {
             state: TheirState::Looking,
         };
         ledger.wants.insert(key.clone(), want);
+        if let Some(bytes) = self.held.block_bytes(&key) {
+            return self.answer(number, &key, bytes);
+        }
         ledger.lookups.push_back(key.clone());
         let standing = self.standing.entry(key).or_default();
         if !standing.contains(&number) {
@@ -127,7 +131,8 @@ impl Engine {
             if !self.peers.get(&number).is_some_and(|peer| peer.ledger.wants.get(&key).is_some_and(is_looking)) {
                 continue;
             }
-            match bytes {
+            // It may have come meanwhile.
+            match bytes.or_else(|| self.held.block_bytes(&key)) {
                 Some(bytes) => self.answer(number, &key, bytes),
                 None => self.not_here(now, number, &key),
             }
@@ -140,7 +145,7 @@ impl Engine {
     }
 
     fn not_here(&mut self, now: Instant, number: PeerNumber, key: &Key) {
-        let is_expected = self.is_expected(now, key);
+        let is_expected = self.is_expected(now, number, key);
         let Some(want) = self.peers.get_mut(&number).and_then(|peer| peer.ledger.wants.get_mut(key)) else { return };
         let owes_dont_have = want.send_dont_have && is_expected && self.owed.len() < MAX_OWED;
         want.state = TheirState::Standing { owes_dont_have };
@@ -152,13 +157,17 @@ impl Engine {
         }
     }
 
-    /// Whether a block that is not here is on its way.
-    fn is_expected(&self, now: Instant, key: &Key) -> bool {
+    /// Whether a peer may wait for a block that is not here, since it is on its way. Where we wait for a fellow ourselves, only
+    /// peers with a worse score may wait for us: else they could wait for each other in a circle.
+    fn is_expected(&self, now: Instant, number: PeerNumber, key: &Key) -> bool {
         if self.recent.contains_key(key) {
             return true;
         }
+        let Some(peer) = self.peers.get(&number) else { return false };
+        let is_before = key.score(self.own) > key.score(peer.identity);
         self.wants.get(key).is_some_and(|want| {
             want.place != Place::Seeking
+                && (is_before || want.asks.iter().any(|ask| ask.charged.is_some_and(|bytes| bytes > 0)))
                 && self
                     .sessions
                     .get(&want.session)
@@ -278,6 +287,21 @@ impl Engine {
         }
     }
 
+    /// Whether others want what we want here, as far as is known.
+    pub(super) fn is_shared(&self, now: Instant, key: &Key) -> bool {
+        let session = self.wants.get(key).and_then(|want| self.sessions.get(&want.session));
+        let has_fellow = session.is_some_and(|session| session.members.values().any(|member| member.is_fellow(now)));
+        has_fellow || self.standing.contains_key(key)
+    }
+
+    /// A block came that others want too: they have it before the store does.
+    pub(super) fn pass_on(&mut self, now: Instant, key: &Key, block: &Block) {
+        self.held.insert(now, key, block);
+        for number in self.standing.remove(key).unwrap_or_default() {
+            self.answer(number, key, block.data().len() as u32);
+        }
+    }
+
     /// A block was received, and will be in the store soon.
     pub(super) fn note_recent(&mut self, now: Instant, key: Key) {
         self.recent_order.push_back((now + STORING, key.clone()));
@@ -310,7 +334,14 @@ impl Engine {
                 continue;
             }
             passed_over = 0;
-            let batch = ledger.take_batch();
+            let mut batch = ledger.take_batch();
+            batch.blocks.retain(|cid| match self.held.get(cid) {
+                Some(block) => {
+                    batch.held.push(block);
+                    false
+                }
+                None => true,
+            });
             self.loaded_bytes += batch.loaded_bytes;
             self.dirty.insert(number);
             self.commands.push_back(Command::Answer { peer: number, batch });

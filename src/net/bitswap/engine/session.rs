@@ -43,6 +43,10 @@ pub struct Session {
     pub last_progress: Instant,
     /// Wants that may be asked of a second peer before the first one answered.
     pub hedges: f64,
+    /// Wants that may be asked of a holder although a fellow is to get them.
+    pub spare: f64,
+    /// How long fellows usually take.
+    pub fellow_latency: Duration,
     /// When providers are looked for again.
     pub search_at: Option<Instant>,
     pub search_every: Duration,
@@ -52,6 +56,11 @@ pub struct Session {
 const FIRST_HEDGES: f64 = 2.0;
 const HEDGES_PER_BLOCK: f64 = 0.008;
 const MAX_HEDGES: f64 = 16.0;
+/// What all who fetch a root together may ask of its holders although a fellow is to get it, as a share of the blocks: a
+/// node whose fellows are slow is mostly slow itself, and cannot tell.
+const SPARE_SHARE: f64 = 0.12;
+const FIRST_SPARE: f64 = 1.0;
+const MAX_SPARE: f64 = 16.0;
 
 /// How long the providers that are connected have to answer before others are looked for.
 pub const SEARCH_AFTER: Duration = Duration::from_millis(250);
@@ -73,6 +82,8 @@ impl Session {
             block_bytes: 256 * 1024,
             last_progress: now,
             hedges: FIRST_HEDGES,
+            spare: FIRST_SPARE,
+            fellow_latency: Duration::ZERO,
             search_at: None,
             search_every: FIRST_SEARCH_PAUSE,
         }
@@ -95,10 +106,18 @@ impl Session {
         self.last_progress = now;
         self.block_bytes = ((self.block_bytes * 7 + bytes.max(1024)) / 8).max(1024);
         self.hedges = (self.hedges + HEDGES_PER_BLOCK).min(MAX_HEDGES);
+        let nodes = 1 + self.members.values().filter(|member| member.is_fellow(now)).count();
+        self.spare = (self.spare + SPARE_SHARE / nodes as f64).min(MAX_SPARE);
         self.search_every = FIRST_SEARCH_PAUSE;
         if let Some(latency) = latency {
             self.latencies.push(latency);
         }
+    }
+
+    /// A fellow has passed on a block after so long.
+    pub fn fellow_gave(&mut self, latency: Duration) {
+        let usual = &mut self.fellow_latency;
+        *usual = if usual.is_zero() { latency } else { (*usual * 15 + latency) / 16 };
     }
 }
 

@@ -30,6 +30,12 @@ pub struct Node {
     pub to_want: Vec<(Cid, Urgency)>,
     /// How many wants it has at once.
     pub window: usize,
+    /// Whether it takes its blocks in the order of its wants, as a walk does: what came before its turn is not in the store
+    /// yet, and nothing more is wanted before the window moves.
+    pub in_order: bool,
+    early: BTreeMap<Ticket, Block>,
+    /// When it is given a processor again.
+    awake_at: Instant,
     next_ticket: u64,
     pub is_silent: bool,
     /// Sends other bytes than it should.
@@ -58,6 +64,8 @@ pub struct Weather {
     pub doubled: u64,
     /// The most that a message is late by: later ones overtake it.
     pub jitter: Duration,
+    /// The longest that a node gets no processor; it then falls behind about half of the time.
+    pub starved: Duration,
 }
 
 pub struct Simulation {
@@ -105,6 +113,9 @@ impl Simulation {
             waiting: BTreeMap::new(),
             to_want: Vec::new(),
             window: usize::MAX,
+            in_order: false,
+            early: BTreeMap::new(),
+            awake_at: start,
             next_ticket: 0,
             is_silent: false,
             is_liar: false,
@@ -208,7 +219,12 @@ impl Simulation {
         let now = self.now;
         let node = &mut self.nodes[index];
         let id = node.session.expect("there is a session");
-        while node.waiting.len() < node.window {
+        loop {
+            let first = node.waiting.first_key_value().map_or(node.next_ticket, |(ticket, _)| ticket.0 - 1);
+            let has = if node.in_order { (node.next_ticket - first) as usize } else { node.waiting.len() };
+            if has >= node.window {
+                break;
+            }
             let Some((cid, urgency)) = node.to_want.pop() else { break };
             node.next_ticket += 1;
             let ticket = Ticket(node.next_ticket);
@@ -291,10 +307,17 @@ impl Simulation {
             Command::Answer { peer, batch } => self.answer(index, peer.0 as usize, &batch),
             Command::Deliver { block, tickets } => {
                 for (ticket, cid) in tickets {
-                    assert_eq!(self.nodes[index].waiting.remove(&ticket), Some(cid), "each ticket is served once");
+                    let node = &mut self.nodes[index];
+                    assert_eq!(node.waiting.remove(&ticket), Some(cid), "each ticket is served once");
+                    node.early.insert(ticket, block.clone());
                 }
-                let at = self.now + Duration::from_millis(1);
-                self.at(at, Happening::Stored { node: index, block });
+                let node = &mut self.nodes[index];
+                let turn = node.waiting.keys().next().copied().filter(|_| node.in_order);
+                let later = turn.map_or_else(BTreeMap::new, |turn| node.early.split_off(&turn));
+                for block in std::mem::replace(&mut node.early, later).into_values() {
+                    let at = self.now + Duration::from_millis(1);
+                    self.at(at, Happening::Stored { node: index, block });
+                }
                 self.want_more(index);
             }
             Command::Search { .. } => self.nodes[index].searches += 1,
@@ -307,7 +330,8 @@ impl Simulation {
 
     fn answer(&mut self, index: usize, to: usize, batch: &Batch) {
         let node = &self.nodes[index];
-        let blocks: Vec<Block> = batch.blocks.iter().filter_map(|cid| node.store.get(&Key::of(cid)).cloned()).collect();
+        let stored = batch.blocks.iter().filter_map(|cid| node.store.get(&Key::of(cid)).cloned());
+        let blocks: Vec<Block> = stored.chain(batch.held.iter().cloned()).collect();
         let bytes: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
         let count = blocks.len() as u64;
         let size = bytes + 50 * (count + batch.presences.len() as u64);
@@ -350,9 +374,32 @@ impl Simulation {
             }
             self.now = self.now.max(when);
             let happening = self.pending.remove(&index).expect("it was queued");
+            if let Some(awake_at) = self.asleep_until(&happening) {
+                self.at(awake_at, happening);
+                continue;
+            }
             self.happen(happening);
         }
         true
+    }
+
+    /// Until when the node that something happens to has no processor.
+    fn asleep_until(&mut self, happening: &Happening) -> Option<Instant> {
+        let node = match happening {
+            Happening::Message { to, .. } | Happening::Answer { to, .. } => *to,
+            Happening::Told { node, .. }
+            | Happening::Answered { node, .. }
+            | Happening::Found { node, .. }
+            | Happening::Stored { node, .. }
+            | Happening::Tick { node } => *node,
+            Happening::Do { .. } => return None,
+        };
+        let starved = self.weather.starved.as_nanos() as u64;
+        if starved > 0 && self.nodes[node].awake_at + self.weather.starved < self.now {
+            let sleeps = Duration::from_nanos(self.random(starved));
+            self.nodes[node].awake_at = self.now + sleeps;
+        }
+        Some(self.nodes[node].awake_at).filter(|awake_at| *awake_at > self.now)
     }
 
     fn happen(&mut self, happening: Happening) {

@@ -80,6 +80,40 @@ fn eight_nodes_that_fetch_the_same_at_once_take_it_from_the_seed_about_once() {
 }
 
 #[test]
+fn nodes_that_wait_for_a_processor_do_not_turn_to_the_seed() {
+    let cases = [(KIB_256, 128, 0, 9.0), (1 << 20, 32, 0, 9.0), (1 << 20, 32, 400, 18.0), (KIB_256, 128, 1500, 40.0)];
+    for (block_bytes, window, starved, most) in cases {
+        let data = blocks(512 * (1 << 20) / block_bytes as u64, block_bytes);
+        let mut simulation = Simulation::new(9, GIGABIT, MILLISECOND / 5, 1);
+        simulation.weather.starved = MILLISECOND * starved;
+        simulation.hold(0, &data);
+        simulation.connect_all();
+        for node in 1..9 {
+            simulation.nodes[node].window = window;
+            simulation.nodes[node].in_order = true;
+            simulation.open_session(node, Some(data[0].cid()));
+            simulation.want_all(node, &data, Urgency::Background);
+        }
+        assert!(simulation.run(LONG, Simulation::is_done), "everything arrives");
+        let total: u64 = data.iter().map(|block| block.data().len() as u64).sum();
+        let from_seed = simulation.nodes[0].sent_bytes as f64 / total as f64;
+        let stats: Vec<_> = simulation.nodes[1..].iter().map(|node| node.engine.stat()).collect();
+        let taken: u64 = stats.iter().map(|stat| stat.taken_over).sum();
+        let duplicates: u64 = stats.iter().map(|stat| stat.duplicate_blocks).sum();
+        let seconds = simulation.elapsed().as_secs_f64();
+        println!(
+            "{window} blocks of {block_bytes}, starved {starved} ms: seed {from_seed:.3}, {seconds:.2} s, taken over {taken}, \
+             duplicates {duplicates}"
+        );
+        assert!(from_seed <= 1.3, "the seed sent {from_seed:.2} times the data");
+        // Who waited for another in a circle would wait for seconds each time.
+        assert!(seconds <= most, "{seconds} s");
+        assert_no_leaks(&mut simulation);
+        assert_no_wants_stand(&simulation);
+    }
+}
+
+#[test]
 fn nodes_that_read_in_different_orders_still_share() {
     let data = blocks(1024, KIB_256);
     let mut simulation = Simulation::new(5, GIGABIT, MILLISECOND / 5, 3);
@@ -399,7 +433,7 @@ proptest! {
         let data = blocks(30, 40_000);
         // Nodes 0 and 4 read; 1 to 3 hold parts; 3 holds all and stays with both.
         let mut simulation = Simulation::new(5, 10e6, MILLISECOND * 2, seed);
-        simulation.weather = Weather { lost, doubled, jitter: MILLISECOND * jitter as u32 };
+        simulation.weather = Weather { lost, doubled, jitter: MILLISECOND * jitter as u32, ..Weather::default() };
         for (block, holder) in data.iter().zip(&holders) {
             simulation.hold(*holder as usize % 3 + 1, std::slice::from_ref(block));
         }

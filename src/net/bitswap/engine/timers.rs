@@ -5,13 +5,14 @@
 //! - A peer that says nothing while something is in flight from it has *stalled*: what it was asked for is asked of others.
 //!   It is put aside when it stays silent.
 //! - A fellow that passes nothing on is no fellow; and when nothing else is left to do, what fellows are slow to get is
-//!   fetched without them.
+//!   fetched without them. Slow is what takes much longer than fellows usually do, and there is a budget too: where everybody
+//!   waits for a processor, all look slow to all.
 //! - While nobody has a block, providers are looked for again and again, more and more rarely.
 
 use std::time::{Duration, Instant};
 
 use super::schedule::Choice;
-use super::session::MAX_SEARCH_PAUSE;
+use super::session::{MAX_SEARCH_PAUSE, Session};
 use super::wants::{Answer, Key, Place};
 use super::{Command, Engine, FIRST_ASIDE, MAX_ASIDE, PeerNumber};
 use crate::net::bitswap::message::{Ask, Entry};
@@ -28,6 +29,8 @@ const OLDEST: usize = 16;
 /// How long a fellow may pass nothing on, and a block of a fellow may take when nothing else is left to do.
 const MIN_PATIENCE: Duration = Duration::from_secs(2);
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
+/// How many times as long as fellows usually take one may take.
+const FELLOW_PATIENCE: u32 = 4;
 /// How long a fellow that passed nothing on is none.
 const NO_FELLOW_FOR: Duration = Duration::from_secs(5);
 /// A `DONT_HAVE` counts for so long while nobody else has the block.
@@ -37,7 +40,7 @@ impl Engine {
     /// When [`Engine::flush`] has something to do although nothing happened.
     pub fn deadline(&self) -> Option<Instant> {
         let is_idle = self.wants.is_empty() && self.recent_order.is_empty() && self.owed.is_empty();
-        (!is_idle).then(|| self.last_tick + TICK)
+        (!is_idle || !self.held.is_empty()).then(|| self.last_tick + TICK)
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
@@ -47,6 +50,7 @@ impl Engine {
         self.last_tick = now;
         self.say_owed(now);
         self.forget_recent(now);
+        self.held.expire(now);
         for number in self.peers.keys().copied().collect::<Vec<_>>() {
             self.check_aside(now, number);
             self.check_silence(now, number);
@@ -81,7 +85,7 @@ impl Engine {
             self.stat.timeouts += 1;
             self.put_aside(now, number, None);
         } else if peer.in_flight_bytes > 0 && silence > peer.stall_after() {
-            self.stall(number);
+            self.stall(now, number);
         } else if peer.in_flight > 0 && peer.in_flight_bytes == 0 && silence > self.patience(number) {
             for id in peer.sessions.clone() {
                 if let Some(member) = self.member(id, number) {
@@ -105,20 +109,28 @@ impl Engine {
         }
     }
 
-    /// How long a fellow may pass nothing on: as long as blocks take to get anywhere, several times.
+    /// How long a fellow may pass nothing on: as long as blocks take to get anywhere, several times, and as fellows do.
     fn patience(&self, number: PeerNumber) -> Duration {
         let Some(peer) = self.peers.get(&number) else { return MIN_PATIENCE };
         let sessions = peer.sessions.iter().filter_map(|id| self.sessions.get(id));
-        let slowest = sessions.filter_map(|session| session.latencies.p95()).max().unwrap_or_default();
-        (slowest * 8).clamp(MIN_PATIENCE, MAX_PATIENCE)
+        let usual = |session: &Session| {
+            (session.latencies.p95().unwrap_or_default() * 8).max(session.fellow_latency * FELLOW_PATIENCE)
+        };
+        sessions.map(usual).max().unwrap_or_default().clamp(MIN_PATIENCE, MAX_PATIENCE)
     }
 
-    /// What a silent peer was asked for is asked of others. It may still come.
-    fn stall(&mut self, number: PeerNumber) {
-        self.stat.stalls += 1;
-        self.ask_others(number, |_| true);
-        if let Some(peer) = self.peers.get_mut(&number) {
-            peer.is_stalled = true;
+    /// What a silent peer was asked for is asked of others. It may still come. Where fellows alone are left it is waited for: they
+    /// would get it from the same peer, or wait for us.
+    fn stall(&mut self, now: Instant, number: PeerNumber) {
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        self.stat.stalls += u64::from(!std::mem::replace(&mut peer.is_stalled, true));
+        let sessions = self.peers[&number].sessions.iter().filter_map(|id| self.sessions.get(id));
+        let mut waits = sessions.map(|session| {
+            let has_fellow = session.members.values().any(|member| member.is_fellow(now));
+            has_fellow && !self.holders(now, session).any(|other| other != number && !self.peers[&other].is_stalled)
+        });
+        if !waits.any(|waits| waits) {
+            self.ask_others(number, |_| true);
         }
     }
 
@@ -167,8 +179,12 @@ impl Engine {
             let id = want.session;
             let Some(session) = self.sessions.get(&id) else { continue };
             if want.ask(number).is_some_and(|ask| ask.charged == Some(0)) {
-                let patience = if session.is_queue_empty(want.urgency) { self.patience(number) } else { MAX_PATIENCE };
+                let may_spare = session.is_queue_empty(want.urgency) && session.spare >= 1.0;
+                let patience = if may_spare { self.patience(number) } else { MAX_PATIENCE };
                 if age > patience {
+                    if let Some(session) = self.sessions.get_mut(&id) {
+                        session.spare = (session.spare - 1.0).max(0.0);
+                    }
                     self.do_without_fellow(&key, number);
                 }
                 continue;
@@ -202,6 +218,7 @@ impl Engine {
     /// A block that was left to a fellow is fetched without it.
     fn do_without_fellow(&mut self, key: &Key, number: PeerNumber) {
         let Some(want) = self.wants.get_mut(key) else { return };
+        self.stat.taken_over += 1;
         want.is_impatient = true;
         let charged = want.ask_mut(number).and_then(|ask| ask.charged.take());
         self.release(number, charged);

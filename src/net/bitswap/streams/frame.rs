@@ -4,12 +4,14 @@
 //! whoever claims more has to have sent so much first, and then waits for memory that all share.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
+use super::Memory;
 use crate::limits::{BITSWAP_FREE_FRAME_BYTES, FRAME_STALL, MAX_BITSWAP_MESSAGE_BYTES, WRITE_STALL};
 
 /// Why a stream is of no use any more.
@@ -40,6 +42,7 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// and `go_on` is called now and then while a long frame comes.
 pub async fn read<Admitted>(
     stream: &mut (impl AsyncRead + Unpin),
+    memory: &Arc<Memory>,
     admit: impl AsyncFnOnce(usize) -> Admitted,
     mut go_on: impl FnMut(),
 ) -> Result<Option<(Bytes, Admitted)>, FrameError> {
@@ -48,13 +51,13 @@ pub async fn read<Admitted>(
     let mut frame = vec![0; free];
     fill(stream, &mut frame, &mut go_on).await?;
     let admitted = admit(len).await;
-    if len > free {
-        let mut whole = vec![0; len];
-        whole[..free].copy_from_slice(&frame);
-        frame = whole;
-        fill(stream, &mut frame[free..], &mut go_on).await?;
+    if len == free {
+        return Ok(Some((frame.into(), admitted)));
     }
-    Ok(Some((frame.into(), admitted)))
+    let mut whole = memory.room(len);
+    whole.as_mut()[..free].copy_from_slice(&frame);
+    fill(stream, &mut whole.as_mut()[free..], &mut go_on).await?;
+    Ok(Some((whole.into_bytes(), admitted)))
 }
 
 async fn read_length(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<usize>, FrameError> {
@@ -121,7 +124,7 @@ mod tests {
 
     async fn read_one(bytes: &[u8]) -> Result<Option<Bytes>, FrameError> {
         let mut admitted = None;
-        let read = read(&mut Cursor::new(bytes), async |len| admitted = Some(len), || ()).await;
+        let read = read(&mut Cursor::new(bytes), &Arc::default(), async |len| admitted = Some(len), || ()).await;
         if let Ok(Some((frame, ()))) = &read {
             assert_eq!(admitted, Some(frame.len()));
         }

@@ -27,7 +27,7 @@ pub async fn read(core: Arc<Core>, outbox: Arc<Outbox>, mut stream: Stream, _slo
             core.config.caps.down.take(len as u64).await;
             (admit(&outbox.frames, len).await, admit(&core.frames, len).await)
         };
-        let read = frame::read(&mut stream, admit, || core.heard(number)).await;
+        let read = frame::read(&mut stream, &core.memory, admit, || core.heard(number)).await;
         if core.is_stopped() {
             return;
         }
