@@ -124,6 +124,49 @@ fn a_root_larger_than_the_budget_keeps_what_it_has_and_leaves_the_rest() {
     assert_eq!(fetch(&store, &other), other.len());
 }
 
+/// The formula of a cache that drops what was used longest ago, where a part `x` fits and each pass has a fresh random order.
+fn hit_rate_of_lru(x: f64) -> f64 {
+    x + (1.0 - x) * (1.0 - x).ln()
+}
+
+#[test]
+fn shuffled_epochs_of_more_than_fits_hit_what_is_cached_and_not_what_lru_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 16 * MIB);
+    let dataset = tree(1, 30_000);
+    let mut order: Vec<usize> = (1..dataset.len()).collect();
+    let mut state = 1_u64;
+    let mut epoch = || {
+        for last in (1..order.len()).rev() {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(last, (state >> 33) as usize % (last + 1));
+        }
+        let mut hits = 0;
+        // A reader's misses are kept a few at a time, by writers that come and go.
+        for few in order.chunks(20) {
+            let mut writer = store.writer_for(dataset[0].cid());
+            for block in few.iter().map(|at| &dataset[*at]) {
+                if store.get(block.cid()).unwrap().is_some() {
+                    hits += 1;
+                } else if let Err(error) = writer.put(block) {
+                    assert!(matches!(error, StoreError::Full { .. }), "{error}");
+                }
+            }
+        }
+        f64::from(hits) / (dataset.len() - 1) as f64
+    };
+    assert!(epoch() < 0.01, "nothing was here");
+    let cached =
+        || dataset[1..].iter().filter(|block| store.has(block.cid())).count() as f64 / (dataset.len() - 1) as f64;
+    for number in 2..6 {
+        let x = cached();
+        assert!((0.35..0.55).contains(&x), "{x} of it is here");
+        let rate = epoch();
+        assert!((rate - x).abs() < 0.02, "epoch {number} hits {rate}, and {x} was here");
+        assert!(rate > hit_rate_of_lru(x) + 0.2, "{rate} of {x}");
+    }
+}
+
 #[test]
 fn a_block_of_two_roots_stays_with_the_pinned_one() {
     let dir = tempfile::tempdir().unwrap();
