@@ -34,7 +34,7 @@ impl Helia {
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut helia = Helia { child, stdin, stdout, address: String::new() };
-        helia.address = helia.answer()["addresses"][0].as_str().unwrap().to_owned();
+        helia.answer()["addresses"][0].as_str().unwrap().clone_into(&mut helia.address);
         helia
     }
 

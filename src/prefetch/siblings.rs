@@ -38,7 +38,7 @@ enum Track {
     Waiting(Vec<u64>),
     /// It is being read.
     Asked(Vec<u64>),
-    Watched(Arc<Directory>, [Trail; 3]),
+    Watched(Arc<Directory>, Box<[Trail; 3]>),
     /// It cannot be read, or is too large.
     Refused,
 }
@@ -98,7 +98,7 @@ impl Tracks {
         for file in files {
             found = add(&directory, &mut trails, file);
         }
-        *track = Track::Watched(directory, trails);
+        *track = Track::Watched(directory, Box::new(trails));
         found
     }
 }
