@@ -1,11 +1,14 @@
 //! How bytes get from one machine to another: TCP (encrypted with TLS, else noise, and divided into streams by yamux), QUIC, and
 //! relays; names are looked up first. In a private swarm TCP alone, under the swarm's own cipher.
 //!
-//! TLS is offered before noise: it encrypts with AES, which processors do in hardware. TCP gets a head start over QUIC where
+//! TLS is offered before noise: it encrypts with AES, which processors do in hardware ([`secure`]). TCP gets a head start over QUIC where
 //! both lead to a peer, since one TCP connection moves several times the bytes for the same work; a peer that only answers
 //! on QUIC loses [`QUIC_HANDICAP`] once, at the first connection.
 //!
 //! The profile's bound on whom we talk to is kept here, where no other part can go around it: see [`Gate`].
+
+mod muxer;
+mod secure;
 
 use std::io;
 use std::path::Path;
@@ -17,12 +20,14 @@ use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::transport::{Boxed, DialOpts, ListenerId, OptionalTransport, TransportError, TransportEvent};
-use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
+use libp2p::core::upgrade::Version;
 use libp2p::core::{Endpoint, Transport};
 use libp2p::identity::Keypair;
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::{Multiaddr, PeerId, dns, noise, quic, relay, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, dns, quic, relay, tcp};
 
+use self::muxer::Yamux;
+use self::secure::Secure;
 use super::address;
 use super::error::NetError;
 use crate::limits::{HANDSHAKE_TIMEOUT, MAX_STREAMS, QUIC_HANDICAP};
@@ -48,10 +53,7 @@ pub(super) struct Plan<'a> {
 /// Builds all of it.
 pub(super) fn build(plan: Plan<'_>) -> Result<Boxed<Connected>, NetError> {
     let failed = |what| move |why: &dyn std::fmt::Display| NetError::Start { what, why: why.to_string() };
-    let secure = Secure {
-        tls: tls::Config::new(plan.keypair).map_err(|error| failed("set up TLS")(&error))?,
-        noise: noise::Config::new(plan.keypair).map_err(|error| failed("set up noise")(&error))?,
-    };
+    let secure = Secure::new(plan.keypair).map_err(|error| failed("encrypt connections")(&error))?;
     let socket = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
     let tcp = match plan.swarm_key {
         Some(key) => {
@@ -91,71 +93,9 @@ where
     T::Dial: Send,
     T::ListenerUpgrade: Send,
 {
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(MAX_STREAMS);
-    let upgraded = below.upgrade(Version::V1Lazy).authenticate(secure).multiplex(muxer);
+    let upgraded = below.upgrade(Version::V1Lazy).authenticate(secure).multiplex(Yamux::new());
     TransportTimeout::new(upgraded.map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer))), HANDSHAKE_TIMEOUT)
         .boxed()
-}
-
-/// A byte stream of whichever kind.
-trait Duplex: AsyncRead + AsyncWrite {}
-impl<T: AsyncRead + AsyncWrite> Duplex for T {}
-type Encrypted = Pin<Box<dyn Duplex + Send>>;
-
-/// TLS, or noise where the other side has no TLS.
-#[derive(Clone)]
-struct Secure {
-    tls: tls::Config,
-    noise: noise::Config,
-}
-
-const TLS: &str = "/tls/1.0.0";
-const NOISE: &str = "/noise";
-
-impl UpgradeInfo for Secure {
-    type Info = &'static str;
-    type InfoIter = std::array::IntoIter<&'static str, 2>;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        [TLS, NOISE].into_iter()
-    }
-}
-
-impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for Secure {
-    type Output = (PeerId, Encrypted);
-    type Error = io::Error;
-    type Future = BoxFuture<'static, Result<Self::Output, io::Error>>;
-
-    fn upgrade_inbound(self, socket: C, info: &'static str) -> Self::Future {
-        async move {
-            if info == TLS {
-                let (peer, stream) = self.tls.upgrade_inbound(socket, info).await.map_err(io::Error::other)?;
-                return Ok((peer, Box::pin(stream) as Encrypted));
-            }
-            let (peer, stream) = self.noise.upgrade_inbound(socket, info).await.map_err(io::Error::other)?;
-            Ok((peer, Box::pin(stream) as Encrypted))
-        }
-        .boxed()
-    }
-}
-
-impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgrade<C> for Secure {
-    type Output = (PeerId, Encrypted);
-    type Error = io::Error;
-    type Future = BoxFuture<'static, Result<Self::Output, io::Error>>;
-
-    fn upgrade_outbound(self, socket: C, info: &'static str) -> Self::Future {
-        async move {
-            if info == TLS {
-                let (peer, stream) = self.tls.upgrade_outbound(socket, info).await.map_err(io::Error::other)?;
-                return Ok((peer, Box::pin(stream) as Encrypted));
-            }
-            let (peer, stream) = self.noise.upgrade_outbound(socket, info).await.map_err(io::Error::other)?;
-            Ok((peer, Box::pin(stream) as Encrypted))
-        }
-        .boxed()
-    }
 }
 
 /// Dials what the profile allows, and QUIC a little later than TCP. It stands below the resolver, so that it sees where a
