@@ -28,8 +28,10 @@ const KNOWN_AHEAD: usize = 1024;
 const KNOWN_BEHIND: u64 = 2048;
 /// How far ahead of a reader that overtook us we go on, in files: those before are read before they could be pushed.
 const LEAD: u64 = 3;
-/// How far beyond what is pushed one read is believed to be the reader's place; two are wherever they are.
+/// How far beyond what is pushed one read is believed to be the reader's place. Farther, it takes another one as near to it, among
+/// the last [`FAR_READS`] such: readers in random order come upon the files of any order, but not one after the other.
 const NEAR: u64 = 16;
+const FAR_READS: usize = 8;
 /// A file of more bytes is read from its beginning only, and left to its own read-ahead.
 pub(super) const MAX_WHOLE_BYTES: u64 = 8 << 20;
 /// What is brought of such a file.
@@ -147,8 +149,8 @@ pub(super) struct Follower {
     window: u64,
     ahead: u64,
     since_tripwire: u64,
-    /// A read far ahead that another must confirm.
-    far: bool,
+    /// Reads far ahead that others must confirm.
+    far: VecDeque<u64>,
     strays: u64,
     moved: Instant,
 }
@@ -176,7 +178,7 @@ impl Follower {
             window: FIRST_WINDOW_BYTES,
             ahead: 0,
             since_tripwire: 0,
-            far: false,
+            far: VecDeque::new(),
             strays: 0,
             moved: now,
         }
@@ -244,11 +246,17 @@ impl Follower {
         if at < self.reached {
             return true;
         }
-        if at >= self.next.max(self.reached) + NEAR && !self.far {
-            self.far = true;
+        if at < self.next.max(self.reached) + NEAR {
+            self.strays = self.strays.saturating_sub(at + 1 - self.reached);
+        } else if self.far.iter().all(|far| far.abs_diff(at) > NEAR) {
+            if self.far.len() == FAR_READS {
+                self.far.pop_front();
+            }
+            self.far.push_back(at);
+            self.strays += 1;
             return true;
         }
-        self.far = false;
+        self.far.clear();
         self.reach(at + 1, now);
         true
     }
@@ -316,7 +324,6 @@ impl Follower {
             }
         }
         self.reading.add(passed, now);
-        self.strays = self.strays.saturating_sub(reached - self.reached);
         self.reached = reached;
         self.progress.set_reached(reached);
         self.moved = now;

@@ -284,3 +284,27 @@ fn random_files_of_a_plan_s_root_beside_its_reader_do_not_drop_it() {
     }
     assert_eq!(progress.fate(), Fate::Followed);
 }
+
+#[test]
+fn readers_in_random_order_do_not_confirm_an_order_that_is_none() {
+    const FILES: u64 = 20_000;
+    const SEEDS: u64 = 20;
+    let mut pushed = 0;
+    for seed in 1..=SEEDS {
+        let mut fixture = Fixture::new();
+        let progress = fixture.state.follow(cid("a"), order("a", FILES), fixture.now);
+        let mut state = seed;
+        let mut reads = 0;
+        while progress.fate() == Fate::Followed {
+            while let Some((owner, batch)) = fixture.piece() {
+                fixture.done(&owner, batch);
+            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            fixture.read("a", (state >> 33) % FILES);
+            reads += 1;
+            assert!(reads < 400, "seed {seed}: it is still followed");
+        }
+        pushed += fixture.state.report(fixture.now)[0].1.figures.pushed_bytes;
+    }
+    assert!(pushed / SEEDS < 6 << 20, "{} bytes were pushed for nobody", pushed / SEEDS);
+}
