@@ -2,7 +2,8 @@
 //! protocol `/ipfs/ping/1.0.0`.
 //!
 //! libp2p's own ping asks every quarter of a minute whether a connection still stands, and answers the pings of others; it
-//! cannot be told to ask now.
+//! cannot be told to ask now. It answers one stream of a peer at a time, and drops the one before: where ours was dropped for its
+//! own, it is asked again.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -80,11 +81,21 @@ impl NetworkBehaviour for Probe {
     }
 }
 
+/// Streams that are opened until one is answered.
+const TRIES: u32 = 3;
+
+/// Somebody who wants to know.
+pub(super) struct Question {
+    reply: Reply,
+    tries_left: u32,
+}
+
 /// Asks on one connection.
 #[derive(Default)]
 pub(super) struct Handler {
-    wanted: VecDeque<Reply>,
-    running: Option<BoxFuture<'static, ()>>,
+    wanted: VecDeque<Question>,
+    /// Gives the question back where it is to be asked again.
+    running: Option<BoxFuture<'static, Option<Question>>>,
 }
 
 impl ConnectionHandler for Handler {
@@ -93,7 +104,7 @@ impl ConnectionHandler for Handler {
     type InboundProtocol = DeniedUpgrade;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
-    type OutboundOpenInfo = Reply;
+    type OutboundOpenInfo = Question;
 
     fn listen_protocol(&self) -> SubstreamProtocol<DeniedUpgrade> {
         SubstreamProtocol::new(DeniedUpgrade, ())
@@ -102,41 +113,42 @@ impl ConnectionHandler for Handler {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Reply, Self::ToBehaviour>> {
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, Question, Self::ToBehaviour>> {
         if let Some(running) = &mut self.running
-            && running.poll_unpin(cx).is_ready()
+            && let Poll::Ready(again) = running.poll_unpin(cx)
         {
             self.running = None;
+            self.wanted.extend(again);
         }
         if self.running.is_none()
-            && let Some(reply) = self.wanted.pop_front()
+            && let Some(question) = self.wanted.pop_front()
         {
             let upgrade = ReadyUpgrade::new(libp2p::ping::PROTOCOL_NAME);
-            let protocol = SubstreamProtocol::new(upgrade, reply).with_timeout(PING_TIMEOUT);
+            let protocol = SubstreamProtocol::new(upgrade, question).with_timeout(PING_TIMEOUT);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
         Poll::Pending
     }
 
     fn on_behaviour_event(&mut self, reply: Reply) {
-        self.wanted.push_back(reply);
+        self.wanted.push_back(Question { reply, tries_left: TRIES });
     }
 
-    fn on_connection_event(&mut self, event: ConnectionEvent<'_, DeniedUpgrade, Self::OutboundProtocol, (), Reply>) {
+    fn on_connection_event(&mut self, event: ConnectionEvent<'_, DeniedUpgrade, Self::OutboundProtocol, (), Question>) {
         match event {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol, info }) => {
                 self.running = Some(ask(protocol, info).boxed());
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info, error }) => {
                 // Whoever asked may have gone.
-                let _ = info.send(Err(error.to_string()));
+                let _ = info.reply.send(Err(error.to_string()));
             }
             _ => {}
         }
     }
 }
 
-async fn ask(mut stream: Stream, reply: Reply) {
+async fn ask(mut stream: Stream, mut question: Question) -> Option<Question> {
     let start = Instant::now();
     // Sent back as it is: anything does.
     let word: [u8; 32] = std::array::from_fn(|index| (start.elapsed().subsec_nanos() as u8).wrapping_add(index as u8));
@@ -149,9 +161,14 @@ async fn ask(mut stream: Stream, reply: Reply) {
         if back == word { Ok(start.elapsed()) } else { Err(std::io::Error::other("it sent something else back")) }
     };
     let result = match tokio::time::timeout(PING_TIMEOUT, exchange).await {
+        Ok(Err(_)) if question.tries_left > 1 => {
+            question.tries_left -= 1;
+            return Some(question);
+        }
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err(format!("nothing came back within {} s", PING_TIMEOUT.as_secs())),
     };
     // Whoever asked may have gone.
-    let _ = reply.send(result);
+    let _ = question.reply.send(result);
+    None
 }
