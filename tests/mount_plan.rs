@@ -89,6 +89,7 @@ fn a_plan_brings_files_ahead_of_a_reader_who_keeps_to_it() {
     assert_eq!(plans(&fixture)[0]["State"], "Followed");
     assert_eq!(fixture.run(&["plan", "--drop", &train]), "dropped 1\n");
     assert!(plans(&fixture).is_empty());
+    fixture.run(&["umount", mountpoint.to_str().unwrap()]);
 }
 
 #[test]
