@@ -261,3 +261,23 @@ fn a_reader_is_delayed_by_one_reading_ahead_at_most() {
     });
     assert_eq!(disk.begun(), cids.len());
 }
+
+#[test]
+fn what_waits_for_its_turn_begins_when_a_reader_comes_to_want_it() {
+    let blocks: Vec<Block> = (0..6).map(|seed| block(seed, 200_000)).collect();
+    let (disk, store) = store_of(&blocks);
+    let cids = cids(&blocks);
+    disk.slow();
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.get(&cids[0]).unwrap());
+        disk.waiting(1);
+        scope.spawn(|| store.get_ahead(&cids[2]).unwrap());
+        disk.waiting(2);
+        // It has its turn when the other has ended, or when it is wanted: nothing ends here.
+        scope.spawn(|| store.get_many(std::slice::from_ref(&cids[4])).blocks);
+        scope.spawn(|| assert_eq!(store.get(&cids[4]).unwrap().as_ref(), Some(&blocks[4])));
+        disk.waiting(3);
+        disk.release_all();
+    });
+    assert_eq!(disk.begun(), 3);
+}

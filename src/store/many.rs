@@ -71,7 +71,7 @@ impl Store {
                 ours.push(&cids[*index]);
             }
         }
-        let read = core.read_together(&ours);
+        let read = core.read_together(&ours, &underway);
         underway.finish(read.iter().cloned());
         // Only now others are waited for, who may wait for what we have just read.
         for (index, place) in missing.into_iter().zip(places) {
@@ -87,7 +87,7 @@ impl Store {
 
 impl Core {
     /// Reads blocks from the disk, those that lie close together in one request.
-    fn read_together(&self, cids: &[&Cid]) -> Vec<Option<Bytes>> {
+    fn read_together(&self, cids: &[&Cid], underway: &Underway) -> Vec<Option<Bytes>> {
         let mut blocks = vec![None; cids.len()];
         let mut wanted = Vec::with_capacity(cids.len());
         for (index, cid) in cids.iter().enumerate() {
@@ -109,19 +109,19 @@ impl Core {
                 let fits = |wanted: &&Wanted| wanted.end - first.start <= MAX_BLOCK_BYTES as u64;
                 let (run, after) = rest.split_at(rest.iter().take_while(fits).count().max(1));
                 rest = after;
-                self.read_run(run, cids, &mut blocks);
+                self.read_run(run, cids, underway, &mut blocks);
             }
         }
         blocks
     }
 
     /// Reads blocks that lie close together in one segment.
-    fn read_run(&self, run: &[Wanted], cids: &[&Cid], blocks: &mut [Option<Bytes>]) {
+    fn read_run(&self, run: &[Wanted], cids: &[&Cid], underway: &Underway, blocks: &mut [Option<Bytes>]) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return };
         let segment = &first.found.segment;
         let end = run.iter().map(|wanted| wanted.end).max().unwrap_or(last.end);
         let read = {
-            let _turn = self.reads.turn(Urgency::Ahead);
+            let _turn = self.reads.turn(Urgency::Ahead, Some(underway));
             segment.read(first.start, (end - first.start) as usize)
         };
         let now = uses::now();

@@ -117,11 +117,11 @@ impl Store {
         if block_bytes <= 2 * CHECKSUM_PIECE_BYTES {
             return Ok(core.read_once(cid, &found, Urgency::Demand)?.as_ref().map(part));
         }
-        if let Some(data) = core.reads.find(cid).and_then(|place| place.wait()) {
+        if let Some(data) = core.reads.find(cid).and_then(|place| core.reads.wait(&place, Urgency::Demand)) {
             core.counts.ram_hit();
             return Ok(Some(part(&data)));
         }
-        let _turn = core.reads.turn(Urgency::Demand);
+        let _turn = core.reads.turn(Urgency::Demand, None);
         let read = match found.segment.block(&entry, wanted.start, wanted.end) {
             Ok(Some((data, _))) => {
                 found.note_use(&entry, uses::now());
@@ -184,7 +184,7 @@ impl Core {
         let underway = match self.reads.begin(cid) {
             Ok(underway) => Some(underway),
             Err(place) => {
-                if let Some(data) = place.wait() {
+                if let Some(data) = self.reads.wait(&place, urgency) {
                     self.counts.ram_hit();
                     return Ok(Some(data));
                 }
@@ -193,7 +193,7 @@ impl Core {
             }
         };
         let read = {
-            let _turn = self.reads.turn(urgency);
+            let _turn = self.reads.turn(urgency, underway.as_ref());
             self.get_found(cid, found)?
         };
         match &read {

@@ -5,12 +5,14 @@
 //! somewhere else are had from here until they have got there.
 //!
 //! Reading that nobody waits for yet takes [turns](Reads::turn). While somebody waits for a reading of its own, one such
-//! turn at a time goes on, so that nobody's read is delayed by more than one of them. Nobody who holds a turn waits for
+//! turn at a time goes on, so that nobody's read is delayed by more than one of them; and one whose blocks somebody has come
+//! to wait for ([`Reads::wait`]) waits for no turn any more. Nobody who holds a turn waits for
 //! anybody, and nobody waits for a reading before having done its own, so there is no circle.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -42,6 +44,8 @@ struct Reading {
     /// The blocks, once they are read; what could not be had is `None`.
     done: Mutex<Option<Box<[Option<Bytes>]>>>,
     is_done: Condvar,
+    /// Whether somebody waits for one of the blocks.
+    is_wanted: AtomicBool,
 }
 
 /// What we read: others have it from us until this is dropped.
@@ -116,16 +120,29 @@ impl Reads {
         self.readings.lock().get(cid.multihash()).cloned()
     }
 
+    /// A block from whoever reads it. Where it is wanted now, that reading begins at once, if it has not begun.
+    pub fn wait(&self, place: &Place, urgency: Urgency) -> Option<Bytes> {
+        if urgency == Urgency::Demand {
+            place.reading.is_wanted.store(true, Ordering::Relaxed);
+            // Under the lock it is seen by those who are about to sleep.
+            if self.turns.lock().sleepers > 0 {
+                self.free.notify_all();
+            }
+        }
+        place.wait()
+    }
+
     /// Begins a reading of the disk. Whoever waits for one begins at once; what nobody waits for waits until it delays
-    /// nobody.
-    pub fn turn(&self, urgency: Urgency) -> Turn<'_> {
+    /// nobody, or somebody [waits](Reads::wait) for it.
+    pub fn turn(&self, urgency: Urgency, underway: Option<&Underway>) -> Turn<'_> {
+        let is_wanted = || underway.is_some_and(|underway| underway.reading.is_wanted.load(Ordering::Relaxed));
         let mut turns = self.turns.lock();
         match urgency {
             Urgency::Demand => turns.demanded += 1,
             Urgency::Ahead => {
                 turns.sleepers += 1;
                 self.free.wait_while(&mut turns, |turns| {
-                    turns.ahead >= if turns.demanded > 0 { 1 } else { MAX_READS_AHEAD }
+                    !is_wanted() && turns.ahead >= if turns.demanded > 0 { 1 } else { MAX_READS_AHEAD }
                 });
                 turns.sleepers -= 1;
                 turns.ahead += 1;
