@@ -9,16 +9,21 @@ mod node;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use node::{Node, assert_same};
 use serde_json::Value;
+
+/// How long an answer may take; one that does not come fails its test, not the run of all tests.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A Helia that runs. Dropped, it is killed.
 struct Helia {
     child: Child,
     stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    answers: Receiver<String>,
     address: String,
 }
 
@@ -33,14 +38,15 @@ impl Helia {
             .spawn()
             .unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        let mut helia = Helia { child, stdin, stdout, address: String::new() };
+        let (sender, answers) = channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut helia = Helia { child, stdin, answers, address: String::new() };
         helia.answer()["addresses"][0].as_str().unwrap().clone_into(&mut helia.address);
         helia
     }
 
     fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).unwrap();
+        let line = self.answers.recv_timeout(PATIENCE).expect("Helia answers");
         let answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         assert_eq!(answer["error"], Value::Null);
         answer

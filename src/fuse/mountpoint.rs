@@ -103,7 +103,7 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     };
     loop {
         let mounted = mounts().map_err(io_error)?.into_iter().rfind(|mount| mount.path == path);
-        match std::fs::metadata(&path) {
+        match metadata(&path) {
             Ok(metadata) if !metadata.is_dir() => return Err(MountError::NotADirectory { path }),
             Ok(_) => {
                 return match mounted {
@@ -124,6 +124,14 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
             Err(source) => return Err(MountError::Mountpoint { path, source }),
         }
     }
+}
+
+/// The attributes of what is at `path`, unless it is a mount whose daemon is gone. The kernel may still know the attributes
+/// of such a mount and tell them without asking, but it asks for the figures of a filesystem each time.
+fn metadata(path: &Path) -> io::Result<std::fs::Metadata> {
+    let metadata = std::fs::metadata(path)?;
+    nix::sys::statfs::statfs(path)?;
+    Ok(metadata)
 }
 
 fn is_stale(error: &io::Error) -> bool {

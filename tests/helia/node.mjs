@@ -40,7 +40,8 @@ const libp2p = await createLibp2p({
   streamMuxers: [yamux()],
   services: { identify: identify() }
 })
-const helia = new Helia({ libp2p, datastore, blockstore, blockBrokers: [bitswap()], routers: [], components: {} })
+// A want whose message was not sent in time is never sent again: a machine that stands still for seconds is given minutes.
+const helia = new Helia({ libp2p, datastore, blockstore, blockBrokers: [bitswap({ messageSendTimeout: 120_000 })], routers: [], components: {} })
 await helia.start()
 const files = unixfs(helia)
 
@@ -52,6 +53,17 @@ const add = async path => {
     root = entry.cid
   }
   return { cid: String(root) }
+}
+
+// What comes to be wanted while bitswap greets a new peer is never sent to it: nothing may be wanted before it has. Bitswap
+// asked to be told of peers before this does, and is told first.
+const connect = async address => {
+  const greeted = Promise.withResolvers()
+  const told = await libp2p.register('/ipfs/bitswap/1.2.0', { onConnect: () => greeted.resolve() })
+  await libp2p.dial(multiaddr(address))
+  await greeted.promise
+  libp2p.unregister(told)
+  return {}
 }
 
 const get = async (cid, path) => {
@@ -69,7 +81,7 @@ const get = async (cid, path) => {
 
 const verbs = {
   add,
-  connect: async address => (await libp2p.dial(multiaddr(address)), {}),
+  connect,
   get: async (cid, path) => await get(CID.parse(cid), path)
 }
 
