@@ -8,8 +8,6 @@ use std::path::Path;
 
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
-use rand_chacha::ChaCha20Rng;
-use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
 const MIB: usize = 1 << 20;
@@ -88,13 +86,13 @@ pub fn random_bytes(seed: u32, len: usize) -> Vec<u8> {
 
 /// The `ChaCha20` keystream of a key that is the SHA-256 of a seed, with a nonce of zeros, as a reader of `len` bytes.
 pub struct Keystream {
-    stream: ChaCha20Rng,
+    stream: cidfs_keystream::Keystream,
     left: u64,
 }
 
 impl Keystream {
     pub fn new(seed: &str, len: u64) -> Keystream {
-        Keystream { stream: ChaCha20Rng::from_seed(Sha256::digest(seed).into()), left: len }
+        Keystream { stream: cidfs_keystream::Keystream::new(Sha256::digest(seed).into()), left: len }
     }
 }
 
@@ -103,7 +101,7 @@ impl Read for Keystream {
         // Whole words, but at the end: the generator throws away what it gives of a word and is not asked for.
         let len = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let len = if len as u64 == self.left || len < 4 { len } else { len / 4 * 4 };
-        self.stream.fill_bytes(&mut buffer[..len]);
+        self.stream.fill(&mut buffer[..len]);
         self.left -= len as u64;
         Ok(len)
     }
