@@ -32,6 +32,7 @@ pub mod plan;
 pub mod warmup;
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -85,12 +86,15 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// The most bytes that are asked of other machines at a time.
     pub flight_bytes: u64,
+    /// Where the kernel tells what memory the machine can spare: `/proc`.
+    pub machine: PathBuf,
 }
 
 impl From<&PrefetchConfig> for Settings {
     fn from(config: &PrefetchConfig) -> Settings {
         let PrefetchConfig { files, siblings, epochs, push, names, memory_bytes, flight_bytes } = *config;
-        Settings { files, siblings, epochs, push, names, memory_bytes, flight_bytes }
+        let machine = PathBuf::from("/proc");
+        Settings { files, siblings, epochs, push, names, memory_bytes, flight_bytes, machine }
     }
 }
 
@@ -153,11 +157,11 @@ impl Prefetch {
             inodes,
             push,
             state: Mutex::new(State::new(settings.clone(), directories.clone())),
+            memory: Memory::of(settings.machine.clone()),
             settings,
             runtime,
             directories,
             files: Mutex::new(files),
-            memory: Memory::new(),
             path: Mutex::default(),
             file_jobs: AtomicUsize::new(0),
             pushed: AtomicU64::new(0),

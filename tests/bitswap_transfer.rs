@@ -224,10 +224,10 @@ async fn a_reader_does_not_wait_behind_background() {
     let session = reader.client.session(Some(data[0].cid()));
     let background: Vec<_> = data[..299].iter().map(|block| session.want(block.cid(), Urgency::Background)).collect();
     soon("background runs", || reader.client.stat().received_blocks > 20).await;
-    let start = Instant::now();
+    let before = reader.client.stat().received_blocks;
     session.want(data[299].cid(), Urgency::Demand).await.unwrap();
-    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
-    assert!(reader.client.stat().received_blocks < 299, "background was still running");
+    let meanwhile = reader.client.stat().received_blocks - before;
+    assert!(meanwhile < 100, "{meanwhile} blocks came before it");
     drop(background);
 }
 

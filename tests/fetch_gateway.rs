@@ -115,7 +115,7 @@ async fn whatever_one_gateway_does_the_other_has_the_block() {
         let (local, _) = node(LONG, &[&bad, &honest]);
         let begin = Instant::now();
         read(&local, &block).await.unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(8), "{manner:?}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < LONG, "{manner:?}: {:?}", begin.elapsed());
     }
 }
 
@@ -162,14 +162,14 @@ async fn silence_and_drops_end_in_an_error_at_the_deadline() {
         let (local, _) = node(timeout, &[&gateway]);
         let begin = Instant::now();
         let error = read(&local, &block).await.unwrap_err().to_string();
-        assert!(begin.elapsed() < timeout * 3, "{manner:?}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < LONG, "{manner:?}: {:?}", begin.elapsed());
         assert!(error.contains(&gateway.url), "{error}");
     }
     let gateway = Gateway::start([&block]).manner(Manner::Drips(Duration::from_millis(200)));
     let (local, _) = node(timeout, &[&gateway]);
     let begin = Instant::now();
     read(&local, &block).await.unwrap_err();
-    assert!(begin.elapsed() < timeout * (FETCH_PATIENCE + 2), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < timeout * FETCH_PATIENCE + LONG, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
@@ -212,10 +212,12 @@ async fn downloads_keep_to_the_cap_and_the_cap_can_be_changed() {
     let begin = Instant::now();
     join_all(blocks[..10].iter().map(|block| read(&local, block))).await.into_iter().for_each(Result::unwrap);
     assert!(begin.elapsed() > Duration::from_millis(600), "1 MB at 1 MB/s took {:?}", begin.elapsed());
+    // What would take minutes takes none.
+    caps.down.set_rate(Some(1_000));
     caps.down.set_rate(None);
     let begin = Instant::now();
     join_all(blocks[10..].iter().map(|block| read(&local, block))).await.into_iter().for_each(Result::unwrap);
-    assert!(begin.elapsed() < Duration::from_millis(600), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < LONG, "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

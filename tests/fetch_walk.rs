@@ -7,7 +7,7 @@ mod sources;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cidfs::block::{Block, HashFunction, codec};
@@ -69,7 +69,6 @@ async fn a_walk_fetches_ahead_and_keeps_its_order_and_its_bounds() {
         }
     }));
     let mut walk = Walk::new(&local.fetch, Reach::Anywhere, vec![blocks[0].cid().clone()]);
-    let begin = Instant::now();
     let mut visited = Vec::new();
     while let Some(visit) = walk.next().await.unwrap() {
         if let Visit::Leaf(cid) = &visit {
@@ -77,11 +76,10 @@ async fn a_walk_fetches_ahead_and_keeps_its_order_and_its_bounds() {
         }
         visited.push(visit.cid().clone());
     }
-    let took = begin.elapsed();
     assert_eq!(visited, blocks.iter().map(|block| block.cid().clone()).collect::<Vec<_>>());
     assert_eq!(source.asked(), blocks.len(), "each once");
-    assert!(took < Duration::from_millis(30) * blocks.len() as u32 / 5, "{took:?} for {} blocks", blocks.len());
-    assert!(running.1.load(Ordering::SeqCst) <= WALK_AHEAD_BLOCKS);
+    let most = running.1.load(Ordering::SeqCst);
+    assert!((5..=WALK_AHEAD_BLOCKS).contains(&most), "{most} at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,7 +77,7 @@ async fn a_warmup_brings_everything_once_and_many_blocks_at_a_time() {
     assert_eq!(done.bytes, bytes);
     assert_eq!(done.claimed_bytes, bytes);
     // One after the other would take 40 s; all leaves at once, in turns of as many as may be, less than a second.
-    assert!(took < delay * 2021 / 8, "{took:?}");
+    assert!(took < delay * 2021 / 2, "{took:?}");
     assert!(blocks.iter().all(|block| local.store.has(block.cid())));
     // Again, it asks nobody.
     let again = bring(&local, &blocks[0], Depth::Whole).await.unwrap();
@@ -144,7 +144,7 @@ async fn the_files_of_a_list_come_many_at_a_time() {
     let done = warmup::bring(&fetch, roots, Depth::Whole, Tier::Disk, &mut nothing).await.unwrap();
     let took = began.elapsed();
     assert_eq!((done.files, done.blocks, source.asked()), (600, 602, 602));
-    assert!(took < delay * 602 / 8, "{took:?}");
+    assert!(took < delay * 602 / 2, "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,13 +36,13 @@ struct Look {
 }
 
 impl Memory {
-    /// The machine's own.
-    pub fn new() -> Memory {
-        let group = std::fs::read_to_string("/proc/self/cgroup").ok().and_then(|text| {
+    /// Of the machine that the files below `proc` tell of, and of this process's control group.
+    pub fn of(proc: PathBuf) -> Memory {
+        let group = std::fs::read_to_string(proc.join("self/cgroup")).ok().and_then(|text| {
             let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
             Some(Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/')))
         });
-        Memory::at(PathBuf::from("/proc"), group)
+        Memory::at(proc, group)
     }
 
     /// As the files below `proc` and in the control group's directory `group` say.

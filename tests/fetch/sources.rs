@@ -171,7 +171,7 @@ pub fn sized(number: u64, len: usize) -> Block {
 
 /// Waits until `is_so`, which an event elsewhere makes true soon.
 pub async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_mins(1);
     while !is_so() {
         assert!(Instant::now() < end, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;

@@ -58,9 +58,9 @@ pub fn start(config: NetworkConfig) -> Net {
 
 /// Awaits what becomes true soon, and fails where it does not.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut check: impl FnMut() -> F) {
-    let give_up = tokio::time::Instant::now() + Duration::from_secs(30);
+    let give_up = tokio::time::Instant::now() + Duration::from_mins(1);
     while !check().await {
-        assert!(tokio::time::Instant::now() < give_up, "{what}: not within 30 s");
+        assert!(tokio::time::Instant::now() < give_up, "{what}: not within a minute");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -99,9 +99,9 @@ impl Node {
 
 /// Waits for what becomes true soon, and fails where it does not.
 pub fn until(what: &str, mut check: impl FnMut() -> bool) {
-    let give_up = Instant::now() + Duration::from_secs(30);
+    let give_up = Instant::now() + Duration::from_mins(1);
     while !check() {
-        assert!(Instant::now() < give_up, "{what}: not within 30 s");
+        assert!(Instant::now() < give_up, "{what}: not within a minute");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
