@@ -165,15 +165,21 @@ fn kubo_and_cidfs_look_up_each_other_s_blocks_in_the_lan_dht_needs_root_needs_ku
     drop(running);
 }
 
-#[test]
-fn a_node_that_nobody_can_reach_is_reached_through_a_relay_needs_root_needs_kubo() {
-    // A relay tells public addresses alone.
-    let network = Network::at("44.99.0.", 3);
-    let kubo = kubo_on(&network, 1, false);
+/// A kubo on a machine that lets nodes through to others which cannot be reached.
+fn relay_on(network: &Network, machine: usize) -> Kubo {
+    let kubo = kubo_on(network, machine, false);
     kubo.run(&["config", "--json", "Swarm.RelayService.Enabled", "true"]);
     kubo.run(&["config", "--json", "Internal.Libp2pForceReachability", "\"public\""]);
     // Nobody confirms that anybody can be reached.
     kubo.run(&["config", "AutoNAT.ServiceMode", "disabled"]);
+    kubo
+}
+
+#[test]
+fn a_node_that_nobody_can_reach_is_reached_through_a_relay_needs_root_needs_kubo() {
+    // A relay tells public addresses alone.
+    let network = Network::at("44.99.0.", 3);
+    let kubo = relay_on(&network, 1);
     let running = kubo.daemon();
     let relay = running.addresses("/ip4/44.99.0.1/tcp/4001")[0].clone();
     let one = Machine::start_as("public", &network, 2, false);
@@ -185,4 +191,27 @@ fn a_node_that_nobody_can_reach_is_reached_through_a_relay_needs_root_needs_kubo
     other.run(&["swarm", "connect", &through]);
     let cid = one.add("through a relay");
     assert_eq!(other.run(&["cat", &cid]), "through a relay");
+}
+
+#[test]
+fn two_nodes_behind_nats_meet_through_a_relay_and_go_on_without_it_needs_root_needs_kubo() {
+    let mut network = Network::at("44.99.0.", 3);
+    let (behind_one, behind_other) = (network.add_behind(2), network.add_behind(3));
+    let kubo = relay_on(&network, 1);
+    let running = kubo.daemon();
+    let relay = running.addresses("/ip4/44.99.0.1/tcp/4001")[0].clone();
+    let one = Machine::start_as("public", &network, behind_one, false);
+    let other = Machine::start_as("public", &network, behind_other, false);
+    one.run(&["swarm", "connect", &relay]);
+    let outside = format!("/ip4/{}/tcp/4001/p2p/{}", network.ip(2), one.peer());
+    assert!(!other.output(&["swarm", "connect", &outside]).status.success(), "its router lets nobody in");
+    until("an address through the relay", || one.run(&["id"]).contains("/p2p-circuit/"));
+    other.run(&["swarm", "connect", &format!("{relay}/p2p-circuit/p2p/{}", one.peer())]);
+    let directly = format!("/ip4/{}/tcp/4001/p2p/{}", network.ip(2), one.peer());
+    until("a hole through both routers", || other.run(&["swarm", "peers"]).lines().any(|link| link == directly));
+    // Nothing goes through the relay any more, for there is none.
+    drop(running);
+    until("the relay is gone", || !other.run(&["swarm", "peers"]).contains("44.99.0.1"));
+    let cid = one.add("through a hole");
+    assert_eq!(other.run(&["cat", &cid]), "through a hole");
 }

@@ -27,6 +27,10 @@ pub struct Cap {
 
 /// What may be taken at once after a pause, as time: a tenth of a second's worth.
 const BURST: Duration = Duration::from_millis(100);
+/// What is taken at a time under a cap, as time: whoever waits at the other end, or for a turn, sees something move.
+const STEP: Duration = Duration::from_millis(100);
+/// The least that is taken at a time, in bytes: a step costs a packet and a timer.
+const MIN_STEP_BYTES: usize = 1024;
 /// How often whoever waits looks whether the cap has changed.
 const RECHECK: Duration = Duration::from_millis(200);
 
@@ -43,6 +47,13 @@ impl Cap {
     pub fn set_rate(&self, bytes_per_second: Option<u64>) {
         self.rate.store(bytes_per_second.unwrap_or(0), Ordering::Relaxed);
         *self.paid_at.lock() = None;
+    }
+
+    /// How many of `most` bytes should pass at a time: all of them without a cap.
+    pub fn step_bytes(&self, most: usize) -> usize {
+        let Some(rate) = self.rate() else { return most };
+        let step = usize::try_from(u128::from(rate) * STEP.as_millis() / 1000).unwrap_or(usize::MAX);
+        most.min(step.max(MIN_STEP_BYTES))
     }
 
     /// Waits until so many bytes may pass. Those who wait take turns, since each takes first and waits then.

@@ -104,10 +104,10 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm) {
         match event {
-            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, .. }) => {
+            FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
                 let outbox = self.core.connecting(&peer_id);
                 if let Some(open) = self.pending.remove(&connection_id)
-                    && outbox.add_connection(connection_id, open)
+                    && outbox.add_connection(connection_id, open, endpoint.is_relayed())
                 {
                     self.core.connected(&outbox);
                 }

@@ -331,8 +331,8 @@ impl Core {
         self.tell(|state, now| state.engine.blocks(now, number, blocks));
     }
 
-    pub fn heard(&self, number: PeerNumber) {
-        self.look(|state| state.engine.heard(Instant::now(), number));
+    pub fn part_came(&self, number: PeerNumber) {
+        self.look(|state| state.engine.part_came(Instant::now(), number));
     }
 
     pub fn told(&self, number: PeerNumber, is_sent: bool) {

@@ -235,11 +235,25 @@ impl Engine {
         }
     }
 
-    /// Bytes of a large message are arriving.
-    pub fn heard(&mut self, now: Instant, number: PeerNumber) {
+    /// A peer has said something.
+    fn heard(&mut self, now: Instant, number: PeerNumber) {
         if let Some(peer) = self.peers.get_mut(&number) {
             peer.last_heard = now;
             peer.is_stalled = false;
+        }
+    }
+
+    /// Bytes of a large message are arriving: whoever waits for blocks of this peer sees something come.
+    pub fn part_came(&mut self, now: Instant, number: PeerNumber) {
+        self.heard(now, number);
+        let Some(peer) = self.peers.get_mut(&number) else { return };
+        peer.last_part = Some(now);
+        if peer.in_flight > 0 {
+            for id in &peer.sessions {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.last_progress = now;
+                }
+            }
         }
     }
 

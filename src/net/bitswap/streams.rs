@@ -3,6 +3,8 @@
 //! We write on streams of our own: one for what we want, which is kept open, and one on each connection for blocks. So a want
 //! never waits behind a block, and several connections carry blocks at once. A peer writes on streams that it opens, as
 //! many as it likes up to a bound.
+//!
+//! A connection through a relay is written to only while there is no direct one: relays let little through, and then no more.
 
 mod frame;
 mod memory;
@@ -67,7 +69,23 @@ struct Queues {
 struct Connection {
     id: ConnectionId,
     open: mpsc::UnboundedSender<OpenRequest>,
+    is_relayed: bool,
     has_answerer: bool,
+}
+
+impl Queues {
+    /// The connections that are written to.
+    fn used(&mut self) -> impl Iterator<Item = &mut Connection> {
+        let has_direct = self.connections.iter().any(|connection| !connection.is_relayed);
+        self.connections.iter_mut().filter(move |connection| !(has_direct && connection.is_relayed))
+    }
+
+    /// Nothing is answered on a connection for now.
+    fn stop_answering(&mut self, id: ConnectionId) {
+        if let Some(own) = self.connections.iter_mut().find(|connection| connection.id == id) {
+            own.has_answerer = false;
+        }
+    }
 }
 
 /// Blocks and presences, read from the store and ready to be sent.
@@ -115,10 +133,19 @@ impl Outbox {
     }
 
     /// A connection can be used from now on. Says whether it is the first one.
-    pub fn add_connection(&self, id: ConnectionId, open: mpsc::UnboundedSender<OpenRequest>) -> bool {
+    pub fn add_connection(
+        &self,
+        id: ConnectionId,
+        open: mpsc::UnboundedSender<OpenRequest>,
+        is_relayed: bool,
+    ) -> bool {
         let mut queues = self.queues.lock();
-        queues.connections.push(Connection { id, open, has_answerer: false });
-        queues.connections.len() == 1
+        queues.connections.push(Connection { id, open, is_relayed, has_answerer: false });
+        let is_first = queues.connections.len() == 1;
+        drop(queues);
+        // Those of a relayed connection notice that there is a direct one.
+        self.answer_ready.notify_waiters();
+        is_first
     }
 
     /// A connection is gone. Says whether it was the last one.
@@ -155,17 +182,36 @@ impl Outbox {
     pub fn answer(self: &Arc<Outbox>, core: &Arc<Core>, answer: Answer) {
         let mut queues = self.queues.lock();
         queues.answers.push_back(answer);
-        for connection in &mut queues.connections {
-            if !std::mem::replace(&mut connection.has_answerer, true) {
-                core.runtime.spawn(write::answer(core.clone(), self.clone(), connection.id));
-            }
-        }
+        self.start_answering(core, &mut queues);
         let is_lost = queues.connections.is_empty();
         drop(queues);
         if is_lost {
             self.lose_answers(core);
         }
         // One task is woken for each answer, or finds it before it sleeps.
+        self.answer_ready.notify_one();
+    }
+
+    fn start_answering(self: &Arc<Outbox>, core: &Arc<Core>, queues: &mut Queues) {
+        for connection in queues.used() {
+            if !std::mem::replace(&mut connection.has_answerer, true) {
+                core.runtime.spawn(write::answer(core.clone(), self.clone(), connection.id));
+            }
+        }
+    }
+
+    /// Nothing is answered any more on a connection that is gone, or not written to: what is left goes over another one.
+    fn leave_answers(self: &Arc<Outbox>, core: &Arc<Core>, id: ConnectionId) {
+        let mut queues = self.queues.lock();
+        queues.stop_answering(id);
+        if !queues.answers.is_empty() {
+            self.start_answering(core, &mut queues);
+        }
+        let is_lost = queues.connections.is_empty();
+        drop(queues);
+        if is_lost {
+            self.lose_answers(core);
+        }
         self.answer_ready.notify_one();
     }
 
@@ -178,13 +224,15 @@ impl Outbox {
     }
 
     /// The connection that is used for what we want: the first one.
-    fn first_connection(&self) -> Option<mpsc::UnboundedSender<OpenRequest>> {
-        Some(self.queues.lock().connections.first()?.open.clone())
+    fn first_connection(&self) -> Option<(ConnectionId, mpsc::UnboundedSender<OpenRequest>)> {
+        let mut queues = self.queues.lock();
+        queues.used().next().map(|connection| (connection.id, connection.open.clone()))
     }
 
+    /// A connection, as long as it is to be written to.
     fn connection(&self, id: ConnectionId) -> Option<mpsc::UnboundedSender<OpenRequest>> {
-        let queues = self.queues.lock();
-        Some(queues.connections.iter().find(|connection| connection.id == id)?.open.clone())
+        let mut queues = self.queues.lock();
+        queues.used().find(|connection| connection.id == id).map(|connection| connection.open.clone())
     }
 }
 
@@ -217,4 +265,26 @@ impl Drop for Slot {
 pub fn accept(core: &Arc<Core>, outbox: &Arc<Outbox>, mut stream: Stream, slot: Slot) {
     stream.ignore_for_keep_alive();
     core.runtime.spawn(read::read(core.clone(), outbox.clone(), stream, slot));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relayed_connection_is_written_to_only_while_there_is_no_direct_one() {
+        let outbox = Outbox::new(PeerId::random(), PeerNumber(1));
+        let [relayed, direct, other] = [1, 2, 3].map(ConnectionId::new_unchecked);
+        let add = |id, is_relayed| outbox.add_connection(id, mpsc::unbounded_channel().0, is_relayed);
+        let first = || outbox.first_connection().map(|(id, _)| id);
+        assert!(add(relayed, true));
+        assert_eq!(first(), Some(relayed));
+        assert!(!add(direct, false) && !add(other, false));
+        assert_eq!(first(), Some(direct));
+        assert!(outbox.connection(relayed).is_none());
+        assert!(outbox.connection(direct).is_some() && outbox.connection(other).is_some());
+        assert!(!outbox.remove_connection(direct) && !outbox.remove_connection(other));
+        assert_eq!(first(), Some(relayed));
+        assert!(outbox.connection(relayed).is_some());
+    }
 }

@@ -33,6 +33,8 @@ pub struct Peer {
     pub queued_for_us: u64,
     /// When it last answered anything, or was first asked after a pause.
     pub last_heard: Instant,
+    /// When a part of a message last came that took longer than a moment.
+    pub last_part: Option<Instant>,
     pub is_stalled: bool,
     /// Not asked before then.
     pub aside_until: Option<Instant>,
@@ -64,6 +66,7 @@ impl Peer {
             window: Window::new(now),
             queued_for_us: 0,
             last_heard: now,
+            last_part: None,
             is_stalled: false,
             aside_until: None,
             aside_for: Duration::ZERO,
@@ -79,6 +82,11 @@ impl Peer {
     /// Whether it may be asked now.
     pub fn is_usable(&self) -> bool {
         self.is_connected && self.aside_until.is_none()
+    }
+
+    /// Whether it is sending something, and slowly.
+    pub fn trickles(&self, now: Instant) -> bool {
+        self.last_part.is_some_and(|at| now.saturating_duration_since(at) < MAX_STALL)
     }
 
     /// How long it may be silent while something is in flight from it.

@@ -48,6 +48,7 @@ pub struct Node {
 enum Happening {
     Message { from: usize, to: usize, full: bool, entries: Vec<Entry> },
     Answer { from: usize, to: usize, blocks: Vec<Block>, presences: Vec<(Cid, bool)>, queued: i32 },
+    Part { from: usize, to: usize },
     Told { node: usize, to: usize },
     Answered { node: usize, to: usize, loaded_bytes: u64, bytes: u64, blocks: u64, took: Duration },
     Found { node: usize, peer: usize, found: Vec<(Cid, Option<u32>)> },
@@ -67,6 +68,9 @@ pub struct Weather {
     /// The longest that a node gets no processor; it then falls behind about half of the time.
     pub starved: Duration,
 }
+
+/// How often a node is told that a long message goes on.
+const PART_EVERY: Duration = Duration::from_millis(250);
 
 pub struct Simulation {
     pub nodes: Vec<Node>,
@@ -335,7 +339,14 @@ impl Simulation {
         let bytes: u64 = blocks.iter().map(|block| block.data().len() as u64).sum();
         let count = blocks.len() as u64;
         let size = bytes + 50 * (count + batch.presences.len() as u64);
+        let begins = self.nodes[index].up_free.max(self.now) + self.latency;
         let (left, here) = self.send(index, to, size);
+        // The one that it is for sees it come.
+        let mut part = begins + PART_EVERY;
+        while part < here {
+            self.at(part, Happening::Part { from: index, to });
+            part += PART_EVERY;
+        }
         let node = &mut self.nodes[index];
         node.sent_bytes += bytes;
         node.sent_blocks += count;
@@ -386,7 +397,7 @@ impl Simulation {
     /// Until when the node that something happens to has no processor.
     fn asleep_until(&mut self, happening: &Happening) -> Option<Instant> {
         let node = match happening {
-            Happening::Message { to, .. } | Happening::Answer { to, .. } => *to,
+            Happening::Message { to, .. } | Happening::Answer { to, .. } | Happening::Part { to, .. } => *to,
             Happening::Told { node, .. }
             | Happening::Answered { node, .. }
             | Happening::Found { node, .. }
@@ -420,7 +431,11 @@ impl Simulation {
                 self.nodes[to].engine.blocks(now, peer, blocks);
                 self.flush(to);
             }
-            Happening::Message { .. } | Happening::Answer { .. } => {}
+            Happening::Part { from, to } if is_up(self, to, from) => {
+                self.nodes[to].engine.part_came(now, PeerNumber(from as u32));
+                self.flush(to);
+            }
+            Happening::Message { .. } | Happening::Answer { .. } | Happening::Part { .. } => {}
             Happening::Told { node, to } => {
                 if is_up(self, node, to) {
                     self.nodes[node].engine.told(now, PeerNumber(to as u32), true);

@@ -80,6 +80,31 @@ fn eight_nodes_that_fetch_the_same_at_once_take_it_from_the_seed_about_once() {
 }
 
 #[test]
+fn blocks_of_a_mib_come_once_and_steadily_however_slow_the_line_is() {
+    for rate in [4_500.0, 15_000.0, 100_000.0] {
+        let data = blocks(6, 1 << 20);
+        let mut simulation = Simulation::new(2, rate, MILLISECOND * 10, 1);
+        simulation.hold(0, &data);
+        simulation.connect_all();
+        simulation.open_session(1, Some(data[0].cid()));
+        simulation.add_provider(1, 0);
+        simulation.want_all(1, &data, Urgency::Demand);
+        let due = Duration::from_secs_f64(f64::from(6 << 20) / rate);
+        let session = simulation.nodes[1].session.unwrap();
+        let is_stuck = |simulation: &Simulation| {
+            let last = simulation.nodes[1].engine.last_progress(session).unwrap();
+            simulation.now.duration_since(last) > Duration::from_secs(2)
+        };
+        simulation.run(due * 2, |simulation| simulation.is_done() || is_stuck(simulation));
+        assert!(simulation.is_done(), "a reader saw nothing come at {rate} bytes a second");
+        assert!(simulation.elapsed() < due.mul_f64(1.05), "{:?} in place of {due:?}", simulation.elapsed());
+        let stat = simulation.nodes[1].engine.stat();
+        assert_eq!((stat.duplicate_blocks, stat.timeouts, stat.stalls), (0, 0, 0), "at {rate} bytes a second");
+        assert_eq!(simulation.nodes[0].sent_blocks, 6);
+    }
+}
+
+#[test]
 fn nodes_that_wait_for_a_processor_do_not_turn_to_the_seed() {
     let cases = [(KIB_256, 128, 0, 9.0), (1 << 20, 32, 0, 9.0), (1 << 20, 32, 400, 18.0), (KIB_256, 128, 1500, 40.0)];
     for (block_bytes, window, starved, most) in cases {

@@ -190,7 +190,11 @@ impl Engine {
                 continue;
             }
             if age > self.limits.answer_timeout {
-                self.ask_again(&key, number);
+                // Who sends slowly would be asked to send the same twice, where nobody else can be asked.
+                let is_on_its_way = self.peers.get(&number).is_some_and(|peer| peer.trickles(now));
+                if !is_on_its_way || !matches!(self.choose(now, id, &key), Choice::Seek | Choice::Full) {
+                    self.ask_again(&key, number);
+                }
                 continue;
             }
             let is_demand = want.urgency == Urgency::Demand;

@@ -23,11 +23,13 @@ const FAULTS_OF_GARBAGE: u32 = 3;
 pub async fn read(core: Arc<Core>, outbox: Arc<Outbox>, mut stream: Stream, _slot: Slot) {
     let number = outbox.number;
     loop {
-        let admit = async |len: usize| {
-            core.config.caps.down.take(len as u64).await;
-            (admit(&outbox.frames, len).await, admit(&core.frames, len).await)
+        let reading = frame::Reading {
+            memory: &core.memory,
+            cap: &core.config.caps.down,
+            admit: async |len| (admit(&outbox.frames, len).await, admit(&core.frames, len).await),
+            go_on: || core.part_came(number),
         };
-        let read = frame::read(&mut stream, &core.memory, admit, || core.heard(number)).await;
+        let read = frame::read(&mut stream, reading).await;
         if core.is_stopped() {
             return;
         }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::AsyncWriteExt;
 use libp2p::swarm::{ConnectionId, Stream};
 
 use super::{Answer, OpenError, Outbox, frame, open};
 use crate::net::bitswap::driver::Core;
 use crate::net::bitswap::message::{Outgoing, Version, encode};
+use crate::net::caps::Cap;
 
 /// A stream of ours that is open.
 type Open = Option<(Stream, Version)>;
@@ -15,6 +17,7 @@ type Open = Option<(Stream, Version)>;
 /// Says what we want, message after message on one stream, until the peer is gone.
 pub async fn tell(core: Arc<Core>, outbox: Arc<Outbox>) {
     let mut stream: Open = None;
+    let mut carried_by = None;
     loop {
         let next = outbox.tell_ready.notified();
         let (message, is_gone) = {
@@ -39,8 +42,14 @@ pub async fn tell(core: Arc<Core>, outbox: Arc<Outbox>) {
         let mut result = Err(OpenError::Failed);
         // What was open may have been closed by the peer meanwhile; the next one is new.
         for _ in 0..2 {
+            let Some((id, connection)) = outbox.first_connection() else { break };
+            if carried_by.replace(id) != Some(id)
+                && let Some((mut old, _)) = stream.take()
+            {
+                // What was said there is still read to its end.
+                core.runtime.spawn(async move { old.close().await });
+            }
             if stream.is_none() {
-                let Some(connection) = outbox.first_connection() else { break };
                 match open(&connection).await {
                     Ok((mut opened, version)) => {
                         opened.ignore_for_keep_alive();
@@ -55,7 +64,7 @@ pub async fn tell(core: Arc<Core>, outbox: Arc<Outbox>) {
                     }
                 }
             }
-            if write(&mut stream, &message).await {
+            if write(&mut stream, &message, None).await {
                 result = Ok(());
                 break;
             }
@@ -79,7 +88,6 @@ pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
             continue;
         };
         let bytes: u64 = answer.message.blocks.iter().map(|block| block.data().len() as u64).sum();
-        core.config.caps.up.take(bytes).await;
         let start = Instant::now();
         let mut is_sent = false;
         for _ in 0..2 {
@@ -88,7 +96,7 @@ pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
                 opened.ignore_for_keep_alive();
                 stream = Some((opened, version));
             }
-            is_sent = write(&mut stream, &answer.message).await;
+            is_sent = write(&mut stream, &answer.message, Some(&core.config.caps.up)).await;
             if is_sent {
                 break;
             }
@@ -100,12 +108,10 @@ pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
         }
         // Another connection may do better; the peer asks again where none does.
         let mut queues = outbox.queues.lock();
-        let mut others = queues.connections.iter().filter(|connection| connection.id != id && connection.has_answerer);
-        if others.next().is_some() {
+        let has_other = queues.used().any(|connection| connection.id != id && connection.has_answerer);
+        if has_other {
             queues.answers.push_front(Answer { message, loaded_bytes });
-            if let Some(own) = queues.connections.iter_mut().find(|connection| connection.id == id) {
-                own.has_answerer = false;
-            }
+            queues.stop_answering(id);
             drop(queues);
             outbox.answer_ready.notify_one();
             return;
@@ -113,14 +119,12 @@ pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
         drop(queues);
         core.answered(outbox.number, loaded_bytes, 0, 0, start.elapsed());
     }
-    if !outbox.is_connected() {
-        outbox.lose_answers(&core);
-    }
+    outbox.leave_answers(&core, id);
 }
 
-async fn write(stream: &mut Open, message: &Outgoing) -> bool {
+async fn write(stream: &mut Open, message: &Outgoing, cap: Option<&Cap>) -> bool {
     let Some((open, version)) = stream else { return false };
-    let is_written = frame::write(open, &encode(message, *version)).await;
+    let is_written = frame::write(open, &encode(message, *version), cap).await;
     if let Err(error) = &is_written {
         tracing::debug!("a bitswap stream ended: {error}");
         *stream = None;
