@@ -41,6 +41,8 @@ const PROGRESS_BYTES: usize = 64 * 1024;
 const WRITE_BYTES: usize = 256 * 1024;
 /// How often it is reported that a frame goes on.
 const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// What has to have come since the last report: what comes in drops is as good as nothing.
+const REPORT_BYTES: usize = 1024;
 
 /// What is told and asked of others while a frame is read.
 pub struct Reading<'a, Admit, GoOn> {
@@ -107,7 +109,7 @@ async fn fill(
     go_on: &mut impl FnMut(),
 ) -> Result<(), FrameError> {
     let mut filled = 0;
-    let mut reported = Instant::now();
+    let (mut reported, mut filled_then) = (Instant::now(), 0);
     while filled < buffer.len() {
         let end = (filled + PROGRESS_BYTES).min(buffer.len());
         let mut waited = Duration::ZERO;
@@ -121,8 +123,8 @@ async fn fill(
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
             filled += read;
-            if reported.elapsed() > REPORT_EVERY {
-                reported = Instant::now();
+            if filled - filled_then >= REPORT_BYTES && reported.elapsed() > REPORT_EVERY {
+                (reported, filled_then) = (Instant::now(), filled);
                 go_on();
             }
             cap.take(read as u64).await;
