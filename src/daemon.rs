@@ -100,6 +100,9 @@ impl Daemon {
     /// Opens the store of `repository`, and starts the node where this is a daemon that shall have one: call it within a
     /// runtime then. Blocks while indexes are read.
     pub fn open(repository: Repository, settings: Settings, role: Role) -> Result<Daemon, OpenError> {
+        if role != Role::Verb {
+            crate::store::keep_some_memory();
+        }
         api::clean_uploads(repository.path());
         let store = Store::open(&repository.store(), &settings.config().store)?;
         let caps = Arc::new(Caps::default());

@@ -71,6 +71,12 @@ pub const MAX_OPEN_SEGMENT_FILES: usize = 256;
 /// Read buffers that are kept for the next reads, in bytes: a few reads of the largest block on each core.
 pub const IDLE_BUFFER_BYTES: usize = 8 << 20;
 
+/// What each heap of the allocator may keep at its end, in bytes: the frames that come and go in some milliseconds.
+pub const IDLE_HEAP_BYTES: i32 = 2 << 20;
+
+/// What is allocated by itself and given back to the system at once, in bytes: more than any block or part of an import.
+pub const MAPPED_ALLOCATION_BYTES: i32 = 4 << 20;
+
 /// What the database may cache of its file, in bytes: its upper pages. The rest is the kernel's.
 pub const DATABASE_CACHE_BYTES: usize = 8 << 20;
 

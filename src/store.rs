@@ -27,6 +27,8 @@ mod facts;
 mod gc;
 mod group;
 mod health;
+#[allow(unsafe_code)]
+mod heap;
 mod holds;
 mod index;
 mod keeper;
@@ -56,6 +58,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::error::StoreError;
 pub use self::gc::{GcProgress, GcReport, GcSink};
+pub use self::heap::keep_some_memory;
 pub use self::many::{Place, Together};
 pub use self::pins::{Pin, PinKind};
 pub use self::read::BlockPart;

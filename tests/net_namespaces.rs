@@ -199,15 +199,15 @@ fn two_nodes_behind_nats_meet_through_a_relay_and_go_on_without_it_needs_root_ne
     let (behind_one, behind_other) = (network.add_behind(2), network.add_behind(3));
     let kubo = relay_on(&network, 1);
     let running = kubo.daemon();
-    let relay = running.addresses("/ip4/44.99.0.1/tcp/4001")[0].clone();
+    let relay = running.addresses("/ip4/44.99.0.1/udp/4001/quic-v1")[0].clone();
     let one = Machine::start_as("public", &network, behind_one, false);
     let other = Machine::start_as("public", &network, behind_other, false);
     one.run(&["swarm", "connect", &relay]);
-    let outside = format!("/ip4/{}/tcp/4001/p2p/{}", network.ip(2), one.peer());
-    assert!(!other.output(&["swarm", "connect", &outside]).status.success(), "its router lets nobody in");
+    let directly = format!("/ip4/{}/udp/4001/quic-v1/p2p/{}", network.ip(2), one.peer());
+    assert!(!other.output(&["swarm", "connect", &directly]).status.success(), "its router lets nobody in");
     until("an address through the relay", || one.run(&["id"]).contains("/p2p-circuit/"));
     other.run(&["swarm", "connect", &format!("{relay}/p2p-circuit/p2p/{}", one.peer())]);
-    let directly = format!("/ip4/{}/tcp/4001/p2p/{}", network.ip(2), one.peer());
+    assert!(other.run(&["swarm", "peers"]).contains("/p2p-circuit/"), "at first through the relay");
     until("a hole through both routers", || other.run(&["swarm", "peers"]).lines().any(|link| link == directly));
     // Nothing goes through the relay any more, for there is none.
     drop(running);

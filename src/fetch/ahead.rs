@@ -23,6 +23,9 @@ const MAX_STEPS: usize = 4 * WALK_AHEAD_BLOCKS;
 const MAX_READS: usize = 16;
 /// After so many blocks in a row that were here, nothing more is looked for ahead.
 const QUIET: usize = 4 * WALK_AHEAD_BLOCKS;
+/// With so many on their way, more are looked for at every so many blocks only: each look goes through all of them.
+const MANY: usize = 16;
+const LOOK_EVERY: usize = 8;
 /// What is assumed of the size of blocks before any came, in bytes.
 const FIRST_GUESS: usize = 256 * 1024;
 
@@ -36,6 +39,8 @@ pub(super) struct Ahead {
     /// Whether the links of the block that the walk is at stand in the list.
     is_unrolled: bool,
     quiet: usize,
+    /// Blocks that the walk has come to since it was last looked for more.
+    since_look: usize,
     /// The usual size of a block, in bytes.
     usual: usize,
     bulk: Option<Bulk>,
@@ -254,7 +259,11 @@ pub(super) async fn fetch(
         }
         fetch.start(cid, Priority::Background)?
     };
-    ahead.fill(fetch, cid);
+    ahead.since_look += 1;
+    if ahead.waiting.len() < MANY || ahead.since_look >= LOOK_EVERY {
+        ahead.since_look = 0;
+        ahead.fill(fetch, cid);
+    }
     let block = waiter.wait().await?;
     ahead.came(&block);
     Ok(block)

@@ -133,12 +133,7 @@ impl Outbox {
     }
 
     /// A connection can be used from now on. Says whether it is the first one.
-    pub fn add_connection(
-        &self,
-        id: ConnectionId,
-        open: mpsc::UnboundedSender<OpenRequest>,
-        is_relayed: bool,
-    ) -> bool {
+    pub fn add_connection(&self, id: ConnectionId, open: mpsc::UnboundedSender<OpenRequest>, is_relayed: bool) -> bool {
         let mut queues = self.queues.lock();
         queues.connections.push(Connection { id, open, is_relayed, has_answerer: false });
         let is_first = queues.connections.len() == 1;

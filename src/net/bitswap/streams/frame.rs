@@ -15,8 +15,8 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::Memory;
-use crate::net::caps::Cap;
 use crate::limits::{BITSWAP_FREE_FRAME_BYTES, FRAME_STALL, MAX_BITSWAP_MESSAGE_BYTES, WRITE_STALL};
+use crate::net::caps::Cap;
 
 /// Why a stream is of no use any more.
 #[derive(Debug, thiserror::Error)]
