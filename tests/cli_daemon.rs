@@ -42,7 +42,7 @@ fn a_second_signal_ends_the_daemon_at_once() {
     let start = Instant::now();
     daemon.signal(Signal::SIGINT);
     let (status, log) = daemon.wait();
-    assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_mins(1), "took {:?}", start.elapsed());
     assert_eq!(status, Some(1), "{log}");
     assert!(log.contains("a second signal (SIGINT)"), "{log}");
 }

@@ -35,7 +35,7 @@ fn mounts_below(path: &Path) -> usize {
 fn eventually(is_so: impl Fn() -> bool) -> bool {
     let start = Instant::now();
     while !is_so() {
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > Duration::from_mins(1) {
             return false;
         }
         std::thread::yield_now();
@@ -98,7 +98,7 @@ fn an_open_file_does_not_hold_up_an_unmount() {
     assert_eq!(first, data[..4096]);
     let start = Instant::now();
     mount.unmount().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_mins(1), "took {:?}", start.elapsed());
     assert_eq!(mounts_below(&fixture.mountpoint()), 0);
     // Whoever still reads gets an error or what the kernel had, and never hangs.
     let _ = fs::read(format!("/proc/self/fd/{}", open.as_raw_fd()));

@@ -100,7 +100,7 @@ fn reads(mount: &Mount) -> u64 {
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what} has not come to pass");
+        assert!(began.elapsed() < Duration::from_mins(1), "{what} has not come to pass");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
