@@ -13,6 +13,13 @@ pub struct Network {
     addresses: Vec<String>,
 }
 
+/// What the router of a home does.
+const RULES: &str = "table ip home {
+    chain out { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }
+    chain in { type filter hook input priority filter; ct state established,related accept; iifname eth0 drop; }
+    chain through { type filter hook forward priority filter; ct state established,related accept; iifname eth0 drop; }
+}";
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 fn ip(arguments: &[&str]) {
@@ -58,11 +65,6 @@ impl Network {
         ip(&["-n", &outside, "link", "set", "inside", "up"]);
         self.give_address(machine, format!("10.77.{router}.2"));
         ip(&["-n", &name, "route", "add", "default", "via", &format!("10.77.{router}.1")]);
-        const RULES: &str = "table ip home {
-            chain out { type nat hook postrouting priority srcnat; oifname eth0 masquerade; }
-            chain in { type filter hook input priority filter; ct state established,related accept; iifname eth0 drop; }
-            chain through { type filter hook forward priority filter; ct state established,related accept; iifname eth0 drop; }
-        }";
         let script = format!("echo 1 > /proc/sys/net/ipv4/ip_forward && nft '{RULES}'");
         let [program, flag] = self.prefix(router);
         let output = Command::new(program).args([&flag, "sh", "-c", &script]).output().expect("nsenter is there");
