@@ -21,6 +21,7 @@ mod engine;
 mod epoch;
 mod follower;
 mod pattern;
+mod pieces;
 mod push;
 mod report;
 mod siblings;
@@ -34,7 +35,7 @@ pub mod warmup;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -50,6 +51,7 @@ pub use self::upcoming::{Fate, Progress, Upcoming};
 use self::budget::Memory;
 use self::directories::Directories;
 use self::engine::{Begun, State};
+use self::pieces::Pieces;
 use self::report::Sums;
 use self::streams::File;
 use self::worker::Turns;
@@ -62,8 +64,6 @@ use crate::tree::{Inode, Inodes, Location, ROOT_INODE, Tree};
 /// The largest window within a file whose blocks are on this machine, in bytes: more would only push out of the RAM tier what
 /// was read ahead elsewhere.
 const LOCAL_WINDOW_BYTES: u64 = 8 << 20;
-/// Jobs within files at a time: enough to keep a disk busy, and a core free for readers.
-const MAX_FILE_JOBS: usize = 2;
 
 /// First pages of files that were pushed without them, as many as are kept: those of the tripwires of some dozen readers.
 const FIRST_PAGES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -123,7 +123,7 @@ pub(in crate::prefetch) struct Inner {
     files: Mutex<Files>,
     memory: Memory,
     path: Mutex<worker::Path>,
-    file_jobs: AtomicUsize,
+    pieces: Mutex<Pieces>,
     pushed: AtomicU64,
     pushing: Turns,
     /// The pages that tripwires are without: whoever comes upon one does not wait for the disk.
@@ -163,7 +163,7 @@ impl Prefetch {
             directories,
             files: Mutex::new(files),
             path: Mutex::default(),
-            file_jobs: AtomicUsize::new(0),
+            pieces: Mutex::default(),
             pushed: AtomicU64::new(0),
             // On two cores readers keep one.
             pushing: Turns::new((cores / 2).max(1)),
@@ -257,24 +257,10 @@ impl Prefetch {
             said
         };
         if inner.settings.files && !said.ahead.is_empty() {
-            self.read_ahead(inode.location.clone(), said.ahead);
+            inner.pieces.lock().add(&inode.location, &said.ahead);
+            inner.wake_file_reader();
         }
         said.finished
-    }
-
-    fn read_ahead(&self, file: Location, ranges: Vec<(u64, u64)>) {
-        let inner = self.inner.clone();
-        if inner.file_jobs.fetch_add(1, Ordering::Relaxed) >= MAX_FILE_JOBS {
-            inner.file_jobs.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
-        self.inner.runtime.spawn_blocking(move || {
-            let is_remote = inner.read_ranges(&file, &ranges);
-            inner.file_jobs.fetch_sub(1, Ordering::Relaxed);
-            if let Some((_, watched)) = inner.files.lock().watched.peek_mut(&file) {
-                watched.is_remote |= is_remote;
-            }
-        });
     }
 
     /// Follows a plan: the files of `order` are brought ahead of readers, a window of them at a time, and the window moves as

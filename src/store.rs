@@ -16,6 +16,7 @@
 //! No lock is held while the disk works, except by those who append to one segment, and they are one writer and a flush.
 
 mod append;
+#[allow(unsafe_code)]
 mod buffer;
 mod compact;
 mod counts;
@@ -23,6 +24,7 @@ mod db;
 pub mod disk;
 mod error;
 mod evict;
+mod extents;
 mod facts;
 mod gc;
 mod group;

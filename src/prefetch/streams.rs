@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 
 /// The first window, in bytes: one request of the kernel.
 const FIRST_WINDOW_BYTES: u64 = 1 << 20;
+/// What is read ahead is said in pieces of so many bytes, and of less at the ends: as much as the leaves of most files hold.
+const PIECE_BYTES: u64 = 1 << 20;
 /// Readers of one file that are told apart.
 const STREAMS: usize = 8;
 /// Requests that belong to no reader yet and are remembered, to find a stride among them.
@@ -42,7 +44,7 @@ pub(super) struct File {
 /// What a request says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// What to read ahead: ranges of the file.
+    /// What to read ahead: pieces of the file, in the order in which the reader comes to them.
     pub ahead: Vec<(u64, u64)>,
     /// Bytes of what was read ahead that the reader has come to.
     pub useful: u64,
@@ -148,6 +150,16 @@ impl File {
         self.wasted + self.streams.iter().map(Stream::unread).sum::<u64>()
     }
 
+    /// Whether a reader goes towards the piece `from..to` and has not come to it yet.
+    pub fn awaits(&self, from: u64, to: u64) -> bool {
+        self.streams.iter().any(|stream| match stream.motion {
+            Motion::Forward => stream.at < to && to <= stream.ahead,
+            Motion::Backward => stream.ahead <= from && from < stream.at,
+            Motion::Strided(step) if step < 0 => from <= stream.at,
+            Motion::Strided(_) => stream.at <= from,
+        })
+    }
+
     /// How its readers go through it, and the largest of their windows.
     pub fn pattern(&self) -> Option<(&'static str, u64)> {
         let stream = self.streams.iter().rev().find(|stream| stream.run >= RUN)?;
@@ -226,7 +238,7 @@ impl Stream {
         let wanted = self.at.saturating_add(self.window).min(size);
         // Half a window at a time, so that jobs are worth their start.
         if self.run >= RUN && self.ahead < wanted && wanted - self.ahead >= (self.window / 2).min(size - self.ahead) {
-            said.ahead.push((self.ahead, wanted));
+            said.ahead = pieces(self.ahead, wanted);
             self.ahead = wanted;
             self.window = (self.window * 2).min(limit.max(FIRST_WINDOW_BYTES));
         }
@@ -249,7 +261,8 @@ impl Stream {
         let mut said = Said { useful, ..Said::default() };
         let wanted = self.at.saturating_sub(self.window);
         if self.run >= RUN && self.ahead > wanted && self.ahead - wanted >= (self.window / 2).min(self.ahead) {
-            said.ahead.push((wanted, self.ahead));
+            said.ahead = pieces(wanted, self.ahead);
+            said.ahead.reverse();
             self.ahead = wanted;
             self.window = (self.window * 2).min(limit.max(FIRST_WINDOW_BYTES));
         }
@@ -273,6 +286,13 @@ impl Stream {
         }
         said
     }
+}
+
+/// `from..to`, cut where the pieces of any other range are cut.
+fn pieces(from: u64, to: u64) -> Vec<(u64, u64)> {
+    let cuts = (from / PIECE_BYTES + 1..to.div_ceil(PIECE_BYTES)).map(|piece| piece * PIECE_BYTES);
+    let starts = std::iter::once(from).chain(cuts.clone());
+    starts.zip(cuts.chain([to])).collect()
 }
 
 #[cfg(test)]
@@ -317,6 +337,38 @@ mod tests {
             }
         }
         assert!((100 * MIB - LIMIT..=100 * MIB - LIMIT / 2).contains(&ahead), "{ahead}");
+    }
+
+    #[test]
+    fn what_is_read_ahead_comes_in_pieces_the_nearest_first() {
+        assert_eq!(pieces(5, 6), [(5, 6)]);
+        assert_eq!(pieces(MIB, 3 * MIB), [(MIB, 2 * MIB), (2 * MIB, 3 * MIB)]);
+        assert_eq!(pieces(MIB - 1, 2 * MIB + 1), [(MIB - 1, MIB), (MIB, 2 * MIB), (2 * MIB, 2 * MIB + 1)]);
+        let mut file = File::default();
+        let ahead = (100..120).rev().flat_map(|request| read(&mut file, request * MIB, MIB));
+        let starts: Vec<u64> = ahead.map(|(from, _)| from).collect();
+        assert!(starts.len() > 10 && starts.is_sorted_by(|a, b| a > b), "{starts:?}");
+    }
+
+    #[test]
+    fn a_piece_is_awaited_until_its_reader_has_come_to_it() {
+        let mut forward = File::default();
+        let ahead: Vec<_> = (0..10).flat_map(|request| read(&mut forward, request * MIB, MIB)).collect();
+        let mut backward = File::default();
+        let back: Vec<_> = (90..100).rev().flat_map(|request| read(&mut backward, request * MIB, MIB)).collect();
+        assert!(ahead.len() > 10 && back.len() > 10);
+        for (from, to) in ahead {
+            assert_eq!(forward.awaits(from, to), to > 10 * MIB, "{from}");
+        }
+        for (from, to) in back {
+            assert_eq!(backward.awaits(from, to), from < 90 * MIB, "{from}");
+        }
+        assert!(!forward.awaits(500 * MIB, 501 * MIB), "where nobody goes");
+        let mut strided = File::default();
+        let rows: Vec<_> = (0..4).flat_map(|row| read(&mut strided, row * 10 * MIB, 65_536)).collect();
+        assert!(!rows.is_empty());
+        assert!(rows.iter().all(|(from, to)| strided.awaits(*from, *to)));
+        assert!(!strided.awaits(0, 65_536));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, future};
 
@@ -18,6 +19,7 @@ use super::directories::Wait;
 use super::engine::{Load, Owner, Task, Want};
 use super::epoch::Survey;
 use super::follower::{Bring, MAX_WHOLE_BYTES, Outcome, Timing};
+use super::pieces::Piece;
 use super::push::PAGE_BYTES;
 use super::siblings::Siblings;
 use super::upcoming::{Order, Upcoming};
@@ -407,38 +409,67 @@ impl Inner {
         }
     }
 
-    /// Reads ranges of a file into RAM, as a reader's window says; tells whether something had to be fetched. Pieces that are
-    /// not here are fetched together.
-    pub fn read_ranges(&self, file: &crate::tree::Location, ranges: &[(u64, u64)]) -> bool {
-        /// How much is read at a time, in bytes.
-        const PIECE_BYTES: u64 = 1 << 20;
+    /// Starts a thread that reads ahead within files, where there is something to read.
+    pub fn wake_file_reader(self: &Arc<Self>) {
+        if !self.pieces.lock().begin_thread() {
+            return;
+        }
+        let inner = self.clone();
+        self.runtime.spawn_blocking(move || inner.read_pieces());
+    }
+
+    /// Reads pieces of files into RAM until none waits. What is not on this machine is fetched together, as much at a time as
+    /// the path holds.
+    fn read_pieces(self: Arc<Self>) {
         let mut remote = FuturesUnordered::new();
-        for (from, to) in ranges {
-            let mut at = *from;
-            while at < *to && !self.stop.is_cancelled() {
-                let len = PIECE_BYTES.min(to - at);
-                let (began, mut read) =
-                    (Instant::now(), self.tree.read(file, at, len as usize, Priority::ReadAhead).boxed());
-                match (&mut read).now_or_never() {
-                    None => remote.push(read.map(move |read| (len, read.is_ok(), began.elapsed()))),
-                    // What fails here fails again for the reader, who is told.
-                    Some(Err(_)) => return false,
-                    Some(Ok(_)) => {}
+        let mut in_flight = 0;
+        loop {
+            let next = self.pieces.lock().take();
+            let is_last = next.is_none();
+            if let Some(piece) = next {
+                // Another piece can be read while this one is.
+                self.wake_file_reader();
+                if let Some((bytes, fetch)) = self.read_piece(&piece) {
+                    in_flight += bytes;
+                    remote.push(fetch);
                 }
-                at += len;
+            } else if remote.is_empty() && self.pieces.lock().end_thread() {
+                return;
+            }
+            let holds = || self.path.lock().holds(self.settings.flight_bytes, Instant::now());
+            if !remote.is_empty() && (is_last || in_flight >= holds()) {
+                self.runtime.block_on(async { while remote.next().await.is_some() {} });
+                in_flight = 0;
             }
         }
-        if remote.is_empty() {
-            return false;
+    }
+
+    /// Reads a piece that its reader has not come to. Where something of it has to be fetched, its length, and what fetches it.
+    fn read_piece(&self, piece: &Piece) -> Option<(u64, BoxFuture<'_, ()>)> {
+        let is_awaited = {
+            let files = self.files.lock();
+            files.watched.peek(&piece.file).is_some_and(|(_, file)| file.awaits(piece.from, piece.to))
+        };
+        if !is_awaited || self.stop.is_cancelled() {
+            return None;
         }
-        self.runtime.block_on(async {
-            while let Some((len, fetched, took)) = remote.next().await {
-                if fetched {
-                    self.path.lock().add(len, took, Instant::now());
-                }
+        let (began, from, len) = (Instant::now(), piece.from, piece.to - piece.from);
+        let file = piece.file.clone();
+        let read = async move { self.tree.read(&file, from, len as usize, Priority::ReadAhead).await };
+        let mut read = read.boxed();
+        // What fails here fails again for the reader, who is told.
+        if (&mut read).now_or_never().is_some() {
+            return None;
+        }
+        if let Some((_, watched)) = self.files.lock().watched.peek_mut(&piece.file) {
+            watched.is_remote = true;
+        }
+        let fetch = async move {
+            if read.await.is_ok() {
+                self.path.lock().add(len, began.elapsed(), Instant::now());
             }
-        });
-        true
+        };
+        Some((len, fetch.boxed()))
     }
 }
 
