@@ -124,6 +124,23 @@ fn a_root_larger_than_the_budget_keeps_what_it_has_and_leaves_the_rest() {
     assert_eq!(fetch(&store, &other), other.len());
 }
 
+/// What sealing adds to segments is counted before: the last one that fits is not refused for it, and nothing is evicted.
+#[test]
+fn a_cache_is_filled_to_its_budget_with_tables_and_indexes() {
+    let dir = tempfile::tempdir().unwrap();
+    let leaves: Vec<Block> = (0..3_000).map(|leaf| block(leaf + 1, 5 << 10)).collect();
+    let large: Vec<Block> = [node(&leaves)].into_iter().chain(leaves).collect();
+    let store = open(dir.path(), 8 * MIB);
+    let kept = fetch(&store, &large);
+    assert!(kept * (5 << 10) > 7 * MIB as usize * 17 / 16, "{kept}: eight segments, not seven");
+    drop(store);
+    let store = open(dir.path(), 8 * MIB);
+    let stat = store.stat().unwrap();
+    assert!(stat.disk_bytes <= 8 * MIB, "{stat:?}");
+    store.evict().unwrap();
+    assert_eq!(here(&store, &large), kept);
+}
+
 /// The formula of a cache that drops what was used longest ago, where a part `x` fits and each pass has a fresh random order.
 fn hit_rate_of_lru(x: f64) -> f64 {
     x + (1.0 - x) * (1.0 - x).ln()

@@ -15,10 +15,15 @@ use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_RECORD_CID_BYTES, MAX_SEGMENT_RECO
 use crate::store::StoreError;
 use crate::store::append::AppendFile;
 use crate::store::disk::{Access, DiskFile};
-use crate::store::table::{self, Footer};
+use crate::store::table::{self, FOOTER_BYTES, Footer, MAX_ENTRY_BYTES};
 
 /// Written bytes after which the disk is told to begin.
 const WRITEBACK_STEP_BYTES: u64 = 8 << 20;
+
+/// What sealing adds for a record of a digest of 32 bytes, and beside, in bytes: so that budgets are kept by what segments will
+/// take, and nothing is evicted for what was not foreseen.
+const INDEX_RECORD_BYTES: u64 = 40;
+const INDEX_HEAD_BYTES: u64 = 64;
 
 /// What appends to a segment.
 #[derive(Debug)]
@@ -98,8 +103,8 @@ impl Growing {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// Appends a block if the segment stays within `limit` bytes or is empty. On failure the block is not in it, and what
-    /// was put before still is.
+    /// Appends a block if the segment stays within `limit` bytes, its table and its index counted, or is empty. On failure the
+    /// block is not in it, and what was put before still is.
     pub fn append(&self, segment: &Segment, block: &Block, limit: u64) -> Result<Room, StoreError> {
         let mut appender = self.appender.lock();
         let (cid, data) = (block.cid(), block.data());
@@ -109,7 +114,9 @@ impl Growing {
         let offset = self.data.end();
         let end = offset + (head.len() + data.len()) as u64;
         let is_full = appender.is_full || appender.ordinal >= MAX_SEGMENT_RECORDS;
-        if is_full || (end > limit && offset > RECORDS_START) {
+        let index = (u64::from(appender.ordinal) + 1) * INDEX_RECORD_BYTES + INDEX_HEAD_BYTES;
+        let table = self.table.end() + (MAX_ENTRY_BYTES + FOOTER_BYTES) as u64;
+        if is_full || (end + table + index > limit && offset > RECORDS_START) {
             appender.is_full = true;
             return Ok(Room::Full);
         }
