@@ -2,17 +2,20 @@
 
 #[path = "mounts/fixture.rs"]
 mod fixture;
+#[path = "fetch/sources.rs"]
+mod sources;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cidfs::block::{Cid, codec};
 use cidfs::fuse::{Mount, MountOptions, RequestKind};
 use cidfs::prefetch::{Fate, Settings, Upcoming};
-use cidfs::tree::Location;
+use cidfs::tree::{Location, Tree};
 use fixture::{Fixture, Link, noise};
+use sources::{Fake, Local};
 
 /// Classes of files: raw leaves in directories, as `cidfs add` makes them of a dataset.
 struct Dataset {
@@ -94,6 +97,15 @@ fn content(file: usize, bytes: usize) -> Vec<u8> {
 
 fn reads(mount: &Mount) -> u64 {
     mount.requests().get(RequestKind::Read)
+}
+
+/// Lists and stats all files of classes.
+fn list(root: &Path) {
+    for class in fs::read_dir(root).unwrap() {
+        for file in fs::read_dir(class.unwrap().path()).unwrap() {
+            file.unwrap().metadata().unwrap();
+        }
+    }
 }
 
 /// Waits until `done`, which must be soon.
@@ -215,33 +227,51 @@ fn a_few_files_at_random_cause_no_pushes() {
 }
 
 #[test]
-fn the_rest_of_a_shuffled_epoch_is_pushed_and_a_second_one_makes_no_request() {
+fn the_rest_of_a_shuffled_epoch_is_fetched_before_it_is_read() {
     let dataset = Dataset::new(10, 100, 20_000);
-    let mount = dataset.mount(|settings| (settings.siblings, settings.epochs) = (false, true));
+    let elsewhere = dataset.fixture.store.clone();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let (local, source) = Local::new(Duration::from_mins(1)).with(Fake::new("peers", move |request| {
+        let block = elsewhere.get(&request.cid).unwrap().unwrap();
+        async move { Ok(block) }
+    }));
+    let mountpoint = local.directory.path().join("mount");
+    fs::create_dir(&mountpoint).unwrap();
+    let mut options = MountOptions::default();
+    options.prefetch.siblings = false;
+    let mount = cidfs::fuse::mount(&mountpoint, Tree::new(local.fetch.clone()), &options)
+        .expect("tests of mounts need root and /dev/fuse");
     // Somebody lists the tree, as an ImageFolder does.
-    for class in fs::read_dir(dataset.fixture.at(&dataset.root, "")).unwrap() {
-        for file in fs::read_dir(class.unwrap().path()).unwrap() {
-            file.unwrap().metadata().unwrap();
-        }
-    }
+    let root = mountpoint.join(dataset.root.to_string());
+    list(&root);
+    assert_eq!(source.asked(), 11, "directories alone");
     let order = shuffled(1000);
-    for file in &order[..300] {
-        dataset.read(*file);
+    let read = |file: &usize| assert!(fs::read(root.join(&dataset.files[*file].0)).unwrap() == content(*file, 20_000));
+    order[..40].iter().for_each(read);
+    assert_eq!(source.asked(), 51, "a few files are no epoch");
+    order[40..300].iter().for_each(read);
+    until("all is here", || dataset.files.iter().all(|(_, link)| local.store.has(&link.cid)));
+    order[300..].iter().for_each(read);
+    assert_eq!(source.asked(), 1011, "nothing is fetched twice");
+    assert_eq!(mount.prefetch().pushed_bytes(), 0);
+    mount.unmount().unwrap();
+}
+
+#[test]
+fn the_rest_of_a_shuffled_epoch_is_left_to_its_readers_where_it_is_here() {
+    let dataset = Dataset::new(10, 100, 20_000);
+    let mount = dataset.mount(|settings| settings.siblings = false);
+    list(&dataset.fixture.at(&dataset.root, ""));
+    for file in shuffled(1000) {
+        dataset.read(file);
     }
-    until("the epoch", || mount.prefetch().pushed_bytes() > 5_000_000);
-    Dataset::settled(&mount);
-    let before = reads(&mount);
-    for file in &order[300..] {
-        dataset.read(*file);
-    }
-    let requests = reads(&mount) - before;
-    assert!(requests < 200, "{requests} requests for 700 files");
-    Dataset::settled(&mount);
+    assert_eq!((Dataset::settled(&mount), reads(&mount)), (0, 1000));
     let before = mount.requests().waited_for();
     for file in shuffled(1000) {
         dataset.read(file);
     }
-    assert_eq!(mount.requests().waited_for(), before);
+    assert_eq!(mount.requests().waited_for(), before, "a second epoch makes no request");
     mount.unmount().unwrap();
 }
 

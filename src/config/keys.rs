@@ -157,9 +157,9 @@ settings! {
         files: Flag = "true",
         /// Whether to bring the next files where files are read in an order of their directory.
         siblings: Flag = "true",
-        /// Whether to bring the rest of a tree whose files are being read once each, in any order. Where the disk is what limits,
-        /// it reads some files twice, and costs more than it brings: measure before it is switched on.
-        epochs: Flag = "false",
+        /// Whether to fetch the rest of a tree from other machines in the background where its files are being read once each, in
+        /// any order.
+        epochs: Flag = "true",
         /// Whether to put files that will be read into the kernel's page cache before they are opened.
         push: Flag = "true",
         /// Whether to have the kernel learn the names in a directory before its reader comes to it.

@@ -23,6 +23,7 @@ use super::follower::{Bring, Follower, Origin, Outcome, Timing};
 use super::report::{RootReport, Sums};
 use super::siblings::{Found, Said, Siblings, Tracks};
 use super::upcoming::{Fate, Order, Progress, Upcoming};
+use super::worker::number;
 use crate::block::Cid;
 use crate::fetch::Priority;
 use crate::limits::{MAX_FOLLOWED_ORDERS, MAX_WATCHED_ROOTS};
@@ -55,8 +56,8 @@ pub(super) enum Task {
     Introduce(Arc<Path>),
     /// Pull so many files of an order, for [`State::pulled`].
     Pull(Owner, Order, usize),
-    /// Bring files, for [`State::brought`]; pushed or in RAM, or only what is not on this machine.
-    Bring { owner: Owner, batch: Vec<Bring>, only_remote: bool },
+    /// Bring files, for [`State::brought`]: pushed or in RAM, and for a pass what is not on this machine.
+    Bring { owner: Owner, batch: Vec<Bring> },
     /// Look at the tree below a directory, for [`State::surveyed`].
     Survey(Cid, u64),
     /// Make an order of the files below a directory, for [`State::sweep`].
@@ -293,7 +294,7 @@ impl State {
         if self.bringing >= MAX_BRINGING || self.paused_until.is_some_and(|until| load.now < until) {
             return None;
         }
-        let task = self.next_for_followers(load).or_else(|| self.next_for_passes(load));
+        let task = self.next_for_followers(load).or_else(|| self.next_for_passes(load.now));
         if matches!(task, Some(Task::Bring { .. })) {
             self.bringing += 1;
         }
@@ -310,17 +311,17 @@ impl State {
             let others = ahead - follower.ahead();
             let batch = follower.take(load.room.saturating_sub(others));
             if !batch.is_empty() {
-                return Some(Task::Bring { owner: Owner::Follower(*id), batch, only_remote: false });
+                return Some(Task::Bring { owner: Owner::Follower(*id), batch });
             }
         }
         None
     }
 
-    fn next_for_passes(&mut self, load: &Load) -> Option<Task> {
+    fn next_for_passes(&mut self, now: Instant) -> Option<Task> {
         let followed: SmallVec<[Cid; 4]> = self
             .followers
             .iter()
-            .filter(|(_, follower)| load.now - follower.moved() < EXPLAINS)
+            .filter(|(_, follower)| now - follower.moved() < EXPLAINS)
             .map(|(_, follower)| follower.root.clone())
             .collect();
         let mut turns: SmallVec<[(u64, Cid); 4]> = self
@@ -332,17 +333,16 @@ impl State {
         turns.sort_unstable();
         for (_, root) in turns {
             let Some(pass) = self.passes.peek_mut(&root) else { continue };
-            if pass.is_over(load.now) {
+            if pass.is_over(now) {
                 pass.end();
                 continue;
             }
             if let Some(order) = pass.pull() {
                 return Some(Task::Pull(Owner::Pass(root), order, Pass::PULL));
             }
-            let batch = pass.take(load.room);
-            let only_remote = !pass.pushes();
+            let batch = pass.take();
             if !batch.is_empty() {
-                return Some(Task::Bring { owner: Owner::Pass(root), batch, only_remote });
+                return Some(Task::Bring { owner: Owner::Pass(root), batch });
             }
         }
         None
@@ -396,11 +396,7 @@ impl State {
                 Owner::Follower(id) => {
                     let Some(follower) = self.follower(*id) else { return };
                     follower.done(bring.at, outcome, now);
-                    let root = follower.root.clone();
-                    if let Some(pass) = self.passes.peek_mut(&root) {
-                        pass.seen(bring.number);
-                    }
-                    root
+                    follower.root.clone()
                 }
                 Owner::Pass(root) => {
                     let Some(pass) = self.passes.peek_mut(root) else { return };
@@ -456,7 +452,7 @@ impl State {
             }
             Owner::Pass(root) => {
                 if let Some(pass) = self.passes.peek_mut(root) {
-                    pass.arrived(want.at, fetched);
+                    pass.arrived(want.at, number(&want.file), fetched);
                 }
             }
         }
@@ -470,13 +466,25 @@ impl State {
         }
     }
 
-    /// Begins to bring the rest of a tree.
-    pub fn sweep(&mut self, root: &Cid, survey: &Survey, order: Order, spare: u64) {
+    /// Begins to fetch the rest of a tree.
+    pub fn sweep(&mut self, root: &Cid, survey: &Survey, order: Order) {
         let Some(pass) = self.passes.peek_mut(root) else { return };
         if pass.worth_sweeping().is_some_and(|now| now.scope == survey.scope) {
-            let fits = survey.bytes <= spare;
-            tracing::info!(%root, files = survey.files, bytes = survey.bytes, fits, "an epoch has begun: bringing the rest of it");
-            pass.sweep(survey.scope, order, fits);
+            tracing::info!(%root, files = survey.files, bytes = survey.bytes, "an epoch has begun: fetching the rest of it");
+            pass.sweep(survey.scope, order);
+        }
+    }
+
+    /// The bytes that are on their way for the rest of a tree.
+    pub fn coming_bytes(&self, root: &Cid) -> u64 {
+        self.passes.peek(root).map_or(0, Pass::coming_bytes)
+    }
+
+    /// The rest of a tree cannot be kept: no more of it is fetched.
+    pub fn stop_full(&mut self, root: &Cid) {
+        if let Some(pass) = self.passes.peek_mut(root) {
+            tracing::info!(%root, "the rest of the epoch is not fetched: there is no room for it");
+            pass.stop_full();
         }
     }
 

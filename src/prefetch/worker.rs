@@ -25,18 +25,15 @@ use super::siblings::Siblings;
 use super::upcoming::{Order, Upcoming};
 use crate::block::{Cid, codec};
 use crate::fetch::Priority;
-use crate::store::Store;
 use crate::tree::{Attr, Entry, FileKind, Inodes};
 
 /// Threads at work for one mount, beside the one that fetches.
 const MAX_WORKERS: usize = 3;
 /// The most bytes that are pushed in one call: as many as the kernel reads at once.
 const PUSH_BYTES: usize = 1 << 20;
-/// Files whose places on the disk are sorted at a time.
-const SORTED_FILES: usize = 1024;
 /// Trees of more files are not looked at whole.
 const MAX_SURVEYED_FILES: u64 = 1 << 22;
-/// One file of so many is asked for, to see whether the kernel knows a tree.
+/// One file of so many is asked for, to see whether the kernel knows a tree, and whether it is here.
 const SAMPLED: u64 = 16;
 /// What is fetched of a file at a time, in bytes.
 const FLIGHT_PIECE_BYTES: u64 = 4 << 20;
@@ -141,8 +138,11 @@ impl Inner {
             }
             Task::Introduce(directory) => self.introduce(&directory),
             Task::Pull(owner, order, count) => self.pull(&owner, order, count),
-            Task::Bring { owner, batch, only_remote } => {
-                let outcomes = self.bring(&owner, batch, only_remote);
+            Task::Bring { owner, batch } => {
+                let outcomes = match &owner {
+                    Owner::Follower(_) => self.bring(&owner, batch),
+                    Owner::Pass(root) => self.remote(root, batch),
+                };
                 self.state.lock().brought(&owner, outcomes, Instant::now());
                 self.fetch();
             }
@@ -152,11 +152,8 @@ impl Inner {
             }
             Task::Sweep(root, survey) => {
                 let Some(directory) = self.directories.known(survey.scope, Wait::Never) else { return };
-                let files = Siblings::below(self.directories.clone(), directory);
-                let store = self.tree.fetch().store().clone();
-                let order = Box::new(ByPlace { files, store, sorted: Vec::new() });
-                let spare = if self.pushes().is_some() { self.push_room() } else { 0 };
-                self.state.lock().sweep(&root, &survey, order, spare);
+                let order = Box::new(Siblings::below(self.directories.clone(), directory));
+                self.state.lock().sweep(&root, &survey, order);
             }
         }
     }
@@ -198,7 +195,7 @@ impl Inner {
             }
             files.push((number, file));
         }
-        // The rest of an epoch is introduced as it is brought: nobody waits for it.
+        // The rest of an epoch is not pushed.
         if matches!(owner, Owner::Pass(_)) {
             unknown.clear();
         }
@@ -207,13 +204,8 @@ impl Inner {
 
     /// Reads files, and pushes them where that is possible. Readers who come to one of them meanwhile have it from the same
     /// reading, and those that they are about to come to are pushed last.
-    fn bring(&self, owner: &Owner, batch: Vec<Bring>, only_remote: bool) -> Vec<(Bring, Outcome)> {
+    fn bring(&self, owner: &Owner, batch: Vec<Bring>) -> Vec<(Bring, Outcome)> {
         let store = self.tree.fetch().store();
-        if only_remote {
-            let outcome = |bring: &Bring| if self.is_here(&bring.file) { Outcome::Left } else { Outcome::Remote };
-            let outcomes: Vec<Outcome> = batch.iter().map(outcome).collect();
-            return batch.into_iter().zip(outcomes).collect();
-        }
         let targets: Vec<bool> = batch.iter().map(|bring| self.can_push(bring)).collect();
         let leaves: Vec<Cid> = batch
             .iter()
@@ -252,6 +244,20 @@ impl Inner {
             outcomes.push((bring, outcome));
         }
         outcomes
+    }
+
+    /// Which files of an epoch's rest are to be fetched: those that are not here, as long as they can be kept.
+    fn remote(&self, root: &Cid, batch: Vec<Bring>) -> Vec<(Bring, Outcome)> {
+        let wanted: u64 = batch.iter().map(|bring| bring.wanted).sum();
+        let coming = self.state.lock().coming_bytes(root);
+        let has_room = self.tree.fetch().store().room_for(root) >= wanted + coming;
+        if !has_room {
+            self.state.lock().stop_full(root);
+        }
+        let outcome =
+            |bring: &Bring| if has_room && !self.is_here(&bring.file) { Outcome::Remote } else { Outcome::Left };
+        let outcomes: Vec<Outcome> = batch.iter().map(outcome).collect();
+        batch.into_iter().zip(outcomes).collect()
     }
 
     fn timing(&self, owner: &Owner, bring: &Bring) -> Timing {
@@ -327,18 +333,20 @@ impl Inner {
     fn survey(&self, scope: u64) -> Option<Survey> {
         let directory = self.directories.known(scope, Wait::Never)?;
         let (mut files, mut bytes, mut asked, mut known) = (0, 0, 0, 0);
+        let mut is_remote = false;
         for file in Siblings::below(self.directories.clone(), directory) {
             files += 1;
             bytes += file.size;
             if files % SAMPLED == 0 {
                 asked += 1;
                 known += u64::from(self.inodes.get(number(&file)).is_some());
+                is_remote |= !self.is_here(&file);
             }
             if files > MAX_SURVEYED_FILES || self.stop.is_cancelled() {
                 return None;
             }
         }
-        Some(Survey { scope, files, bytes, is_listed: known * 4 >= asked * 3 })
+        Some(Survey { scope, files, bytes, is_listed: known * 4 >= asked * 3, is_remote })
     }
 
     /// Starts a thread that fetches, where there is something to fetch and none does.
@@ -483,32 +491,6 @@ pub(super) fn number(file: &Upcoming) -> u64 {
     let attr =
         Attr { size: file.size, mtime: crate::dag::unixfs::Mtime::default(), permissions: 0, kind: FileKind::File };
     Inodes::number(0, b"", &Entry { location: file.location.clone(), attr })
-}
-
-/// Files in the order of the disk, a thousand at a time; those that are not on it come after those that are.
-struct ByPlace {
-    files: Siblings,
-    store: Store,
-    /// The next one last.
-    sorted: Vec<Upcoming>,
-}
-
-impl Iterator for ByPlace {
-    type Item = Upcoming;
-
-    fn next(&mut self) -> Option<Upcoming> {
-        if self.sorted.is_empty() {
-            let mut placed: Vec<_> = self
-                .files
-                .by_ref()
-                .take(SORTED_FILES)
-                .map(|file| (self.store.place(&file.location.cid), file))
-                .collect();
-            placed.sort_by_key(|(place, _)| (place.is_none(), *place));
-            self.sorted = placed.into_iter().rev().map(|(_, file)| file).collect();
-        }
-        self.sorted.pop()
-    }
 }
 
 /// Turns at something of which only so many may go on at a time.

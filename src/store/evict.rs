@@ -20,6 +20,7 @@ use super::roots::Root;
 use super::segment::Segment;
 use super::uses::{self, Uses};
 use super::{Core, Store, StoreError};
+use crate::block::Cid;
 use crate::limits::MAX_SEGMENT_BYTES;
 
 /// Eviction makes more room than was asked for, by this part of the budget: the walk over all pins that it begins with
@@ -66,6 +67,13 @@ impl Store {
     /// it now.
     pub fn evict(&self) -> Result<(), StoreError> {
         self.core().make_room(0, For::Nobody, true)
+    }
+
+    /// How many bytes more could be kept of what is fetched for `root`, beyond what growing segments have room for: what is free
+    /// within the budgets, and what others might have to give up. Pins are not looked at before something is to be evicted,
+    /// so it may be less.
+    pub fn room_for(&self, root: &Cid) -> u64 {
+        self.core().room_for(root)
     }
 }
 
@@ -213,6 +221,19 @@ impl Core {
             own * segment.live_bytes.load(Ordering::Relaxed) / u64::from(records.max(1))
         };
         self.snapshot().into_iter().map(held).sum()
+    }
+
+    /// See [`Store::room_for`].
+    fn room_for(&self, root: &Cid) -> u64 {
+        let Ok(fill) = self.fill() else { return 0 };
+        let free = fill.budget.min(fill.free_budget).saturating_sub(fill.used);
+        let is_futile = |at: &Instant| at.elapsed() < FUTILE;
+        if self.futile_evictions.lock().get(&Some(root.clone())).is_some_and(is_futile) {
+            return free;
+        }
+        let all: u64 = self.segments.read().values().map(|segment| segment.live_bytes.load(Ordering::Relaxed)).sum();
+        let own = self.roots.get(root).map_or(0, |root| self.held_bytes(&root));
+        free + all.saturating_sub(own) + self.dead_bytes()
     }
 
     /// What compaction could give back, in bytes.

@@ -81,6 +81,11 @@ impl Roots {
         forgotten
     }
 
+    /// The root with this CID, where it is known. Not a use.
+    pub fn get(&self, cid: &Cid) -> Option<Arc<Root>> {
+        self.0.lock().get(cid).cloned()
+    }
+
     fn get_or_add(&self, cid: &Cid, last_use: u64) -> Arc<Root> {
         let mut roots = self.0.lock();
         let add = || Arc::new(Root { cid: cid.clone(), uses: Arc::new(Uses::at(last_use)) });
