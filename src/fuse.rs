@@ -239,7 +239,7 @@ impl Mount {
     }
 
     /// Unmounts, and returns when nothing of the mount is left. Files that are open may be read to their end for two
-    /// seconds.
+    /// seconds; by an ordinary user's mount on a machine where fusectl is not mounted, until they are closed.
     pub fn unmount(mut self) -> io::Result<()> {
         self.take_down(|mount| mount.result.recv_timeout(GRACE))
     }
@@ -268,7 +268,18 @@ impl Mount {
         let mut result = wait(self);
         if matches!(result, Err(RecvTimeoutError::Timeout)) {
             tracing::info!(path = %self.mounted.path.display(), "files are still open: ending their mount");
-            self.mounted.abort()?;
+            match self.mounted.abort() {
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    // Nobody finds the mount any more. What is open goes on until it is closed, or the process ends.
+                    tracing::info!(path = %self.mounted.path.display(), "an ordinary user cannot end it here: fusectl is not mounted");
+                    if let Some(runtime) = self.own_runtime.take() {
+                        // Its files may still miss something.
+                        std::mem::forget(runtime);
+                    }
+                    return Ok(());
+                }
+                aborted => aborted?,
+            }
             result = self.result.recv_timeout(JOIN_LIMIT);
         }
         match result {

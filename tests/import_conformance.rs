@@ -89,7 +89,12 @@ fn the_generated_inputs_are_those_of_the_vectors() {
 fn every_cid_is_the_one_that_kubo_makes() {
     let vectors = vectors("import.json");
     let dir = tempfile::tempdir().unwrap();
-    let cases = vectors["cases"].as_array().unwrap();
+    let is_root = nix::unistd::geteuid().is_root();
+    if !is_root {
+        println!("skipped: d04_meta, for only root reads its file of mode 0");
+    }
+    let all_cases = vectors["cases"].as_array().unwrap();
+    let cases: Vec<_> = all_cases.iter().filter(|case| is_root || case["input"] != "d04_meta").collect();
     let inputs: BTreeMap<&str, PathBuf> =
         cases.iter().map(|case| case["input"].as_str().unwrap()).map(|name| (name, dir.path().join(name))).collect();
     all(inputs.iter().collect(), |(name, path)| {

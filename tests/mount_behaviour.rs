@@ -153,7 +153,7 @@ fn stat_shows_mode_time_and_size_and_one_inode_for_one_file() {
     assert_eq!((old.mode(), old.mtime()), (libc::S_IFDIR | 0o2750, -86_400));
     assert_eq!((raw.mode(), raw.len(), raw.blocks(), raw.mtime()), (libc::S_IFREG | 0o444, 5000, 10, 0));
     assert_eq!(raw.blksize(), 1 << 20);
-    assert_eq!((raw.uid(), raw.gid()), (0, 0));
+    assert_eq!((raw.uid(), raw.gid()), (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw()));
     assert_eq!(run(fixture.at(&root.cid, "script").to_str().unwrap(), &[]), "ran\n");
     mount.unmount().unwrap();
 }

@@ -160,7 +160,7 @@ fn mount_in_the_foreground_tells_its_supervisor_and_ends_with_sigterm() {
 }
 
 #[test]
-fn mount_8_mounts_through_the_helper() {
+fn mount_8_mounts_through_the_helper_needs_root() {
     let fixture = Fixture::new();
     let root = fixture.add_tree();
     let mountpoint = fixture.mountpoint("mount");

@@ -120,7 +120,7 @@ fn a_mount_that_is_unmounted_by_hand_ends_by_itself() {
 }
 
 #[test]
-fn unmounting_leaves_alone_what_was_mounted_over_it() {
+fn unmounting_leaves_alone_what_was_mounted_over_it_needs_root() {
     let fixture = Fixture::new();
     let mount = fixture.mount("");
     let over = |arguments: &[&str]| {

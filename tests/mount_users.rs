@@ -95,7 +95,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn an_ordinary_user_mounts_reads_and_unmounts() {
+fn an_ordinary_user_mounts_reads_and_unmounts_needs_root() {
     let _open = OpenDevice::new();
     let home = Home::new();
     let user = Some(NOBODY);

@@ -2,7 +2,7 @@
 //!
 //! Blocks come and go by the thousand a second, in pieces of some 64 KiB on their way from the network to the disk. glibc gives what
 //! is let go back to the system as soon as 128 KiB lie at the end of a heap, and the next piece is then mapped and zeroed anew, page by
-//! page: that was a fifth of the work of a fetch of small files. So a little more is kept.
+//! page: a tenth of the work of a fetch of small files was in those page faults. So a little more is kept.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 use crate::limits::{IDLE_HEAP_BYTES, MAPPED_ALLOCATION_BYTES};
