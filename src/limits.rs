@@ -462,6 +462,10 @@ pub const ANSWER_MESSAGE_BYTES: u64 = 1024 * 1024;
 /// The same for a slow peer.
 pub const MIN_ANSWER_MESSAGE_BYTES: u64 = 64 * 1024;
 
+/// Streams of one connection that blocks go out on at once: each has 256 KiB on its way at first, and waits for its reader's word
+/// before it sends more.
+pub const ANSWER_STREAMS: usize = 3;
+
 /// The largest block that is sent in place of a `HAVE`: asking for it would cost as much. Go has the same.
 pub const HAVE_IS_BLOCK_BYTES: u32 = 1024;
 

@@ -1,6 +1,6 @@
 //! The streams of one peer: tasks that read messages off them and write messages to them, apart from the swarm's.
 //!
-//! We write on streams of our own: one for what we want, which is kept open, and one on each connection for blocks. So a want
+//! We write on streams of our own: one for what we want, which is kept open, and a few on each connection for blocks. So a want
 //! never waits behind a block, and several connections carry blocks at once. A peer writes on streams that it opens, as
 //! many as it likes up to a bound.
 //!
@@ -26,7 +26,7 @@ use super::Blocks;
 use super::driver::Core;
 use super::engine::{Batch, PeerNumber};
 use super::message::{Outgoing, Version};
-use crate::limits::MAX_PEER_FRAME_BYTES;
+use crate::limits::{ANSWER_STREAMS, MAX_PEER_FRAME_BYTES};
 
 /// A stream that was asked for.
 pub type Opened = Result<(Stream, Version), OpenError>;
@@ -70,7 +70,8 @@ struct Connection {
     id: ConnectionId,
     open: mpsc::UnboundedSender<OpenRequest>,
     is_relayed: bool,
-    has_answerer: bool,
+    /// Tasks that answer on it, each on a stream of its own.
+    answerers: usize,
 }
 
 impl Queues {
@@ -83,7 +84,7 @@ impl Queues {
     /// Nothing is answered on a connection for now.
     fn stop_answering(&mut self, id: ConnectionId) {
         if let Some(own) = self.connections.iter_mut().find(|connection| connection.id == id) {
-            own.has_answerer = false;
+            own.answerers = own.answerers.saturating_sub(1);
         }
     }
 }
@@ -135,7 +136,7 @@ impl Outbox {
     /// A connection can be used from now on. Says whether it is the first one.
     pub fn add_connection(&self, id: ConnectionId, open: mpsc::UnboundedSender<OpenRequest>, is_relayed: bool) -> bool {
         let mut queues = self.queues.lock();
-        queues.connections.push(Connection { id, open, is_relayed, has_answerer: false });
+        queues.connections.push(Connection { id, open, is_relayed, answerers: 0 });
         let is_first = queues.connections.len() == 1;
         drop(queues);
         // Those of a relayed connection notice that there is a direct one.
@@ -189,7 +190,8 @@ impl Outbox {
 
     fn start_answering(self: &Arc<Outbox>, core: &Arc<Core>, queues: &mut Queues) {
         for connection in queues.used() {
-            if !std::mem::replace(&mut connection.has_answerer, true) {
+            while connection.answerers < ANSWER_STREAMS {
+                connection.answerers += 1;
                 core.runtime.spawn(write::answer(core.clone(), self.clone(), connection.id));
             }
         }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use super::wants::Key;
 use crate::block::{Block, Cid};
 use crate::limits::{
-    ANSWER_MESSAGE_BYTES, MAX_BLOCK_BYTES, MAX_QUEUED_ANSWER_BYTES, MAX_WANTLIST_ENTRIES, MIN_ANSWER_MESSAGE_BYTES,
+    ANSWER_MESSAGE_BYTES, ANSWER_STREAMS, MAX_BLOCK_BYTES, MAX_QUEUED_ANSWER_BYTES, MAX_WANTLIST_ENTRIES,
+    MIN_ANSWER_MESSAGE_BYTES,
 };
 
 /// A block that a peer wants.
@@ -66,10 +67,12 @@ pub struct Ledger {
 const ACCOUNT_BYTES: usize = MAX_WANTLIST_ENTRIES
     * (3 * size_of::<Key>() + size_of::<TheirWant>() + size_of::<Order>() + size_of::<(Cid, bool)>());
 const _: () = assert!(
-    2 * ACCOUNT_BYTES + 2 * ANSWER_MESSAGE_BYTES as usize + MAX_BLOCK_BYTES <= MAX_QUEUED_ANSWER_BYTES,
+    2 * ACCOUNT_BYTES + (LOADED_MESSAGES * ANSWER_MESSAGE_BYTES) as usize + MAX_BLOCK_BYTES <= MAX_QUEUED_ANSWER_BYTES,
     "a full wantlist is within the bound"
 );
 
+/// Messages that are loaded for a peer at once: one on each stream, and the next one.
+const LOADED_MESSAGES: u64 = ANSWER_STREAMS as u64 + 1;
 /// Blocks in one message, however small they are.
 const MAX_BLOCKS_IN_MESSAGE: usize = 1024;
 /// Presences in one message: they take 50 bytes each.
@@ -98,7 +101,7 @@ impl Ledger {
 
     /// Whether another message may be made while the last ones are on their way.
     pub fn has_room(&self) -> bool {
-        self.loaded_bytes < 2 * self.message_bytes()
+        self.loaded_bytes < LOADED_MESSAGES * self.message_bytes()
     }
 
     /// The size of a message: what goes out in 20 ms.

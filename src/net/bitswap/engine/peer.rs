@@ -144,7 +144,7 @@ impl Window {
         let Some(rate) = self.rate() else { return FIRST_WINDOW_BYTES };
         let shortest = self.shortest[0].min(self.shortest[1]).min(Duration::from_secs(1));
         let path = (rate * shortest.as_secs_f64()) as u64;
-        (2 * path + (2 * block_bytes).max(512 * 1024)).min(MAX_WINDOW_BYTES)
+        (2 * path + (4 * block_bytes).max(512 * 1024)).min(MAX_WINDOW_BYTES)
     }
 
     /// Nothing was in flight before now: time that passed says nothing.

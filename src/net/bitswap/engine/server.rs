@@ -3,7 +3,7 @@
 //! - A want for a block that is not here stands until it is cancelled: the block goes out when it comes, and nobody polls.
 //! - `DONT_HAVE` is said at once, except for a block that is on its way here: whoever wants it of us would only fetch it from
 //!   where we do.
-//! - Peers take turns, a message each, and none has more than two messages loaded.
+//! - Peers take turns, a message each, and none has more than a few messages loaded.
 //! - Where several fetch the same, a block goes on as it comes, before it is in the store.
 
 use std::time::{Duration, Instant};

@@ -76,7 +76,7 @@ pub async fn tell(core: Arc<Core>, outbox: Arc<Outbox>) {
     }
 }
 
-/// Sends answers on one connection, until it is gone.
+/// Sends answers on one stream of a connection, until it is gone.
 pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
     let mut stream: Open = None;
     loop {
@@ -108,7 +108,7 @@ pub async fn answer(core: Arc<Core>, outbox: Arc<Outbox>, id: ConnectionId) {
         }
         // Another connection may do better; the peer asks again where none does.
         let mut queues = outbox.queues.lock();
-        let has_other = queues.used().any(|connection| connection.id != id && connection.has_answerer);
+        let has_other = queues.used().any(|connection| connection.id != id && connection.answerers > 0);
         if has_other {
             queues.answers.push_front(Answer { message, loaded_bytes });
             queues.stop_answering(id);
