@@ -239,7 +239,8 @@ impl Mount {
     }
 
     /// Unmounts, and returns when nothing of the mount is left. Files that are open may be read to their end for two
-    /// seconds; by an ordinary user's mount on a machine where fusectl is not mounted, until they are closed.
+    /// seconds; in an ordinary user's mount on a machine where fusectl is not mounted, until they are closed or the process
+    /// ends.
     pub fn unmount(mut self) -> io::Result<()> {
         self.take_down(|mount| mount.result.recv_timeout(GRACE))
     }

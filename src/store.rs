@@ -61,7 +61,7 @@ use parking_lot::{Mutex, RwLock};
 pub use self::error::StoreError;
 pub use self::gc::{GcProgress, GcReport, GcSink};
 pub use self::heap::keep_some_memory;
-pub use self::many::{Place, Together};
+pub use self::many::Together;
 pub use self::pins::{Pin, PinKind};
 pub use self::read::BlockPart;
 pub use self::stat::{Blocks, Stat};

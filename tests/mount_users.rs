@@ -1,9 +1,10 @@
 //! Mounts by the program: those of an ordinary user, and those whose daemon died.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// An ordinary user and their group, as every Linux has them.
@@ -113,6 +114,13 @@ fn an_ordinary_user_mounts_reads_and_unmounts_needs_root() {
     }
     // Nobody else looks inside, root included.
     assert!(fs::read(&file).is_err());
+    // A file that somebody holds open keeps nobody from unmounting.
+    let mut holder = home.command(user, "sh");
+    holder.args(["-c", "exec 3<\"$0\"; echo open; read line"]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut holder = Foreground(holder.spawn().unwrap());
+    let mut said = [0; 5];
+    holder.0.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(said, *b"open\n");
     home.cidfs(user, &["umount", text(&mountpoint)]);
     assert!(!home.is_mounted());
 }

@@ -16,13 +16,6 @@ use crate::limits::{CHECKSUM_PIECE_BYTES, MAX_BLOCK_BYTES};
 /// What may lie between two blocks that are read in one request, in bytes: reading it is faster than asking twice.
 const MAX_GAP_BYTES: u64 = 32 * 1024;
 
-/// Where a block lies. What is in order of places is in the order of the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
-    segment: u32,
-    offset: u32,
-}
-
 /// Blocks that were read together. Until this is dropped, [`Store::get`] has them from here.
 pub struct Together {
     /// The blocks that are here, in the order in which they were asked for.
@@ -39,13 +32,6 @@ struct Wanted {
 }
 
 impl Store {
-    /// Where the block lies on the disk; `None` where it is not there. Answered without reading the block.
-    pub fn place(&self, cid: &Cid) -> Option<Place> {
-        let found = self.core().find(cid.multihash()).ok()??;
-        let offset = found.entry.entry()?.offset;
-        Some(Place { segment: found.at.segment, offset })
-    }
-
     /// The blocks that are here, each read and checked as by [`Store::get`], in few requests to the disk. Nobody waits for them
     /// yet: readers who do go first. What cannot be read is left out, like what is not here: who wants it most will learn why.
     pub fn get_many(&self, cids: &[Cid]) -> Together {

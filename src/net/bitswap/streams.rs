@@ -19,7 +19,7 @@ pub use self::memory::Memory;
 
 use libp2p::PeerId;
 use libp2p::swarm::{ConnectionId, Stream};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
 use super::Blocks;
@@ -178,37 +178,32 @@ impl Outbox {
     pub fn answer(self: &Arc<Outbox>, core: &Arc<Core>, answer: Answer) {
         let mut queues = self.queues.lock();
         queues.answers.push_back(answer);
-        self.start_answering(core, &mut queues);
-        let is_lost = queues.connections.is_empty();
-        drop(queues);
-        if is_lost {
-            self.lose_answers(core);
-        }
-        // One task is woken for each answer, or finds it before it sleeps.
-        self.answer_ready.notify_one();
-    }
-
-    fn start_answering(self: &Arc<Outbox>, core: &Arc<Core>, queues: &mut Queues) {
-        for connection in queues.used() {
-            while connection.answerers < ANSWER_STREAMS {
-                connection.answerers += 1;
-                core.runtime.spawn(write::answer(core.clone(), self.clone(), connection.id));
-            }
-        }
+        self.send_answers(core, queues);
     }
 
     /// Nothing is answered any more on a connection that is gone, or not written to: what is left goes over another one.
     fn leave_answers(self: &Arc<Outbox>, core: &Arc<Core>, id: ConnectionId) {
         let mut queues = self.queues.lock();
         queues.stop_answering(id);
+        self.send_answers(core, queues);
+    }
+
+    /// Sees to it that the answers that wait are sent, or lost where there is no connection.
+    fn send_answers(self: &Arc<Outbox>, core: &Arc<Core>, mut queues: MutexGuard<'_, Queues>) {
         if !queues.answers.is_empty() {
-            self.start_answering(core, &mut queues);
+            for connection in queues.used() {
+                while connection.answerers < ANSWER_STREAMS {
+                    connection.answerers += 1;
+                    core.runtime.spawn(write::answer(core.clone(), self.clone(), connection.id));
+                }
+            }
         }
         let is_lost = queues.connections.is_empty();
         drop(queues);
         if is_lost {
             self.lose_answers(core);
         }
+        // One task is woken for each answer, or finds it before it sleeps.
         self.answer_ready.notify_one();
     }
 
