@@ -73,7 +73,8 @@ fn source(path: &Path) {
             std::fs::write(path.join(name).join(format!("file-{file:05}")), format!("{name} {file}\n")).unwrap();
         }
     }
-    let bytes: Vec<u8> = (0..1_500_000_u32).flat_map(u32::to_le_bytes).collect();
+    // So much in one go comes in long frames.
+    let bytes: Vec<u8> = (0..6_000_000_u32).flat_map(u32::to_le_bytes).collect();
     std::fs::write(path.join("large"), bytes).unwrap();
 }
 

@@ -90,7 +90,7 @@ async fn a_warmup_that_is_stopped_goes_on_where_it_was() {
     let (local, source) = Local::new(LONG).with(Fake::having("far", &blocks, Duration::from_millis(20)));
     let fetch = local.fetch.session(blocks[0].cid());
     let stopped = warmup::bring(&fetch, vec![blocks[0].cid().clone()], Depth::Whole, Tier::Disk, &mut |now| {
-        if now.fetched_blocks > 100 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if now.blocks > 100 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .await;
     assert!(matches!(stopped, Err(WarmupError::Stopped)));

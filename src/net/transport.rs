@@ -7,6 +7,7 @@
 //!
 //! The profile's bound on whom we talk to is kept here, where no other part can go around it: see [`Gate`].
 
+mod frames;
 mod muxer;
 mod secure;
 

@@ -2,7 +2,7 @@
 //!
 //! libp2p's own adapter fixes the length of the frames at 16 KiB. Each frame is a hand-over between the task of a stream and
 //! that of its connection, on both sides, and a record of the cipher; ours are as long as Go's
-//! ([`MAX_MUXED_FRAME_BYTES`]). The connection reads whether or not somebody takes the streams that it brings: those wait here,
+//! ([`MAX_MUXED_FRAME_BYTES`]), and what comes in longer ones is cut ([`Cut`]). The connection reads whether or not somebody takes the streams that it brings: those wait here,
 //! up to a bound.
 
 use std::collections::VecDeque;
@@ -17,6 +17,7 @@ use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use yamux::{Config, Connection, ConnectionError, Mode, Stream};
 
+use super::frames::Cut;
 use crate::limits::{MAX_MUXED_FRAME_BYTES, MAX_STREAMS, MAX_WAITING_STREAMS};
 
 /// Divides a connection into streams.
@@ -42,22 +43,22 @@ impl UpgradeInfo for Yamux {
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for Yamux {
-    type Output = Muxer<C>;
+    type Output = Muxer<Cut<C>>;
     type Error = Infallible;
-    type Future = Ready<Result<Muxer<C>, Infallible>>;
+    type Future = Ready<Result<Muxer<Cut<C>>, Infallible>>;
 
     fn upgrade_inbound(self, connection: C, _: Self::Info) -> Self::Future {
-        ready(Ok(Muxer::new(Connection::new(connection, self.0, Mode::Server))))
+        ready(Ok(Muxer::new(Connection::new(Cut::new(connection), self.0, Mode::Server))))
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgrade<C> for Yamux {
-    type Output = Muxer<C>;
+    type Output = Muxer<Cut<C>>;
     type Error = Infallible;
-    type Future = Ready<Result<Muxer<C>, Infallible>>;
+    type Future = Ready<Result<Muxer<Cut<C>>, Infallible>>;
 
     fn upgrade_outbound(self, connection: C, _: Self::Info) -> Self::Future {
-        ready(Ok(Muxer::new(Connection::new(connection, self.0, Mode::Client))))
+        ready(Ok(Muxer::new(Connection::new(Cut::new(connection), self.0, Mode::Client))))
     }
 }
 
