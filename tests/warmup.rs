@@ -13,7 +13,7 @@ use cidfs::config::StoreConfig;
 use cidfs::dag::pb::{self, PbLink};
 use cidfs::dag::unixfs::{Kind, UnixFs};
 use cidfs::fetch::source::SourceError;
-use cidfs::limits::WALK_AHEAD_BLOCKS;
+use cidfs::limits::{WALK_AHEAD_BLOCKS, WALK_AHEAD_BYTES};
 use cidfs::prefetch::warmup::{self, Depth, Progress, Tier, WarmupError};
 use sources::{Fake, Local, sized};
 
@@ -106,9 +106,8 @@ async fn a_warmup_that_is_stopped_goes_on_where_it_was() {
     assert_eq!((checked.blocks, checked.files, checked.missing), (1011, 1000, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_on_its_way_is_bounded() {
-    let blocks = tree(3, 500, 1000);
+/// How many blocks a warmup of these has on their way at once, at most.
+async fn most_on_their_way(blocks: &[Block]) -> usize {
     let (busy, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let having: std::collections::HashMap<Cid, Block> =
         blocks.iter().map(|block| (block.cid().clone(), block.clone())).collect();
@@ -125,9 +124,21 @@ async fn what_is_on_its_way_is_bounded() {
     });
     let (local, _) = Local::new(LONG).with(source);
     bring(&local, &blocks[0], Depth::Whole).await.unwrap();
-    let most = most.load(Ordering::SeqCst);
+    most.load(Ordering::SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_is_bounded() {
+    let most = most_on_their_way(&tree(3, 500, 1000)).await;
     // The walk's own node may be one more.
     assert!((WALK_AHEAD_BLOCKS / 2..=WALK_AHEAD_BLOCKS + 1).contains(&most), "{most}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_is_bounded_in_bytes_from_the_first_block_on() {
+    let most = most_on_their_way(&tree(1, 100, 1 << 20)).await;
+    let allowed = WALK_AHEAD_BYTES >> 20;
+    assert!((allowed / 2..=allowed + 1).contains(&most), "{most}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

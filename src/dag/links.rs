@@ -26,6 +26,8 @@ pub struct Link {
     pub cid: Cid,
     /// The link's name, where the codec gives it one: dag-pb does, and it may be empty.
     pub name: Vec<u8>,
+    /// What the DAG that is linked to comes to, in bytes, where the codec claims it: dag-pb may. Never checked.
+    pub tsize: Option<u64>,
 }
 
 /// The links of a block, read from its bytes one by one: they cost no memory beyond the block.
@@ -75,12 +77,12 @@ impl Iterator for Links {
             Linked::Pb(node) => {
                 let (link, end) = node.link_at(self.at)?;
                 self.at = end;
-                Some(Link { cid: link.cid, name: link.name.to_vec() })
+                Some(Link { cid: link.cid, name: link.name.to_vec(), tsize: link.tsize })
             }
             Linked::Ipld(node) => {
                 let (cid, end) = node.link_from(self.at)?;
                 self.at = end;
-                Some(Link { cid, name: Vec::new() })
+                Some(Link { cid, name: Vec::new(), tsize: None })
             }
         }
     }

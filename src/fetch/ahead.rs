@@ -16,7 +16,7 @@ use super::walk::Roots;
 use super::{Fetch, FetchError, Priority};
 use crate::block::{Block, Cid};
 use crate::dag::{Links, can_link};
-use crate::limits::{WALK_AHEAD_BLOCKS, WALK_AHEAD_BYTES};
+use crate::limits::{MAX_BLOCK_BYTES, WALK_AHEAD_BLOCKS, WALK_AHEAD_BYTES};
 
 /// How many places of the list are looked at each time, and how many nodes that are here are read for it.
 const MAX_STEPS: usize = 4 * WALK_AHEAD_BLOCKS;
@@ -35,7 +35,7 @@ pub(super) struct Ahead {
     depth: Depth,
     is_active: bool,
     slots: VecDeque<Slot>,
-    waiting: HashMap<Cid, Waiter>,
+    waiting: HashMap<Cid, Asked>,
     /// Whether the links of the block that the walk is at stand in the list.
     is_unrolled: bool,
     quiet: usize,
@@ -50,6 +50,7 @@ pub(super) struct Ahead {
 enum Slot {
     Block {
         cid: Cid,
+        tsize: Option<u64>,
         state: State,
     },
     /// What comes next.
@@ -64,14 +65,22 @@ pub(super) enum Coming {
 }
 
 impl Iterator for Coming {
-    type Item = Cid;
+    /// A block, and what its DAG is claimed to come to, in bytes.
+    type Item = (Cid, Option<u64>);
 
-    fn next(&mut self) -> Option<Cid> {
+    fn next(&mut self) -> Option<Self::Item> {
         match self {
-            Coming::Links(links) => links.next().map(|link| link.cid),
-            Coming::Roots(roots) => roots.next(),
+            Coming::Links(links) => links.next().map(|link| (link.cid, link.tsize)),
+            Coming::Roots(roots) => roots.next().map(|cid| (cid, None)),
         }
     }
+}
+
+/// Who waits for a block that was asked for.
+struct Asked {
+    waiter: Waiter,
+    /// The bytes that it is expected to have.
+    expected: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,7 +119,7 @@ impl Ahead {
         self.is_unrolled = false;
         while let Some(slot) = self.slots.front_mut() {
             match slot {
-                Slot::Block { cid: known, state } => {
+                Slot::Block { cid: known, state, .. } => {
                     let (is_it, state) = (known == cid, *state);
                     if let Some(Slot::Block { cid: passed, .. }) = self.slots.pop_front()
                         && !is_it
@@ -124,12 +133,12 @@ impl Ahead {
                 }
                 Slot::Coming(coming) => match coming.next() {
                     None => drop(self.slots.pop_front()),
-                    Some(next) if next == *cid => break,
+                    Some((next, _)) if next == *cid => break,
                     Some(_) => {}
                 },
             }
         }
-        let waiter = self.waiting.remove(cid);
+        let waiter = self.waiting.remove(cid).map(|asked| asked.waiter);
         if self.waiting.is_empty() && waiter.is_none() {
             self.quiet += 1;
             if self.quiet > QUIET {
@@ -161,30 +170,31 @@ impl Ahead {
     /// Has more fetched, as far as there is room. `at_hand` is what the walk has come to: it may not be here yet, and is not
     /// asked for again where the walk would come to it a second time.
     fn fill(&mut self, fetch: &Fetch, at_hand: &Cid) {
-        let (mut held, mut on_their_way) = (0, 0);
-        for waiter in self.waiting.values() {
-            match waiter.arrived() {
-                Some(block) => held += block.data().len(),
-                None => on_their_way += 1,
-            }
+        let mut on_their_way = 0;
+        let mut bytes = 0;
+        for asked in self.waiting.values() {
+            let arrived = asked.waiter.arrived();
+            on_their_way += usize::from(arrived.is_none());
+            bytes += arrived.map_or(asked.expected, |block| block.data().len());
         }
         let (mut at, mut reads) = (0, 0);
         for _ in 0..MAX_STEPS {
             match self.slots.get_mut(at) {
                 None => break,
-                Some(Slot::Coming(coming)) => match coming.find(|cid| self.depth.wants(cid)) {
+                Some(Slot::Coming(coming)) => match coming.find(|(cid, _)| self.depth.wants(cid)) {
                     None => drop(self.slots.remove(at)),
-                    Some(cid) => self.slots.insert(at, Slot::Block { cid, state: State::New }),
+                    Some((cid, tsize)) => self.slots.insert(at, Slot::Block { cid, tsize, state: State::New }),
                 },
                 Some(Slot::Block { state: State::Unrolled, .. }) => at += 1,
-                Some(Slot::Block { cid, state: State::Started }) => {
-                    let arrived = self.waiting.get(cid).filter(|_| can_link(cid.codec())).and_then(Waiter::arrived);
+                Some(Slot::Block { cid, state: State::Started, .. }) => {
+                    let asked = self.waiting.get(cid).filter(|_| can_link(cid.codec()));
+                    let arrived = asked.and_then(|asked| asked.waiter.arrived());
                     if let Some(block) = arrived {
                         self.unroll(at, &block);
                     }
                     at += 1;
                 }
-                Some(Slot::Block { cid, state }) => {
+                Some(Slot::Block { cid, tsize, state }) => {
                     if *cid == *at_hand {
                         self.slots.remove(at);
                         continue;
@@ -205,7 +215,8 @@ impl Ahead {
                         }
                         continue;
                     }
-                    let room = held + (on_their_way + 1) * self.usual <= WALK_AHEAD_BYTES;
+                    let expected = expected(&cid, *tsize, self.usual);
+                    let room = bytes + expected <= WALK_AHEAD_BYTES;
                     if self.waiting.len() >= WALK_AHEAD_BLOCKS || (!room && on_their_way > 0) {
                         break;
                     }
@@ -214,8 +225,9 @@ impl Ahead {
                         // What failed a moment ago is the walk's to meet.
                         && let Ok(waiter) = fetch.start(place.key(), Priority::Background)
                     {
-                        place.insert(waiter);
+                        place.insert(Asked { waiter, expected });
                         on_their_way += 1;
+                        bytes += expected;
                     }
                     at += 1;
                 }
@@ -234,6 +246,16 @@ impl Ahead {
         {
             self.slots.insert(at + 1, Slot::Coming(Coming::Links(links)));
         }
+    }
+}
+
+/// The bytes that a block is expected to have: a leaf has what is claimed of it, and a node no more.
+fn expected(cid: &Cid, tsize: Option<u64>, usual: usize) -> usize {
+    let claimed = tsize.map(|bytes| bytes.min(MAX_BLOCK_BYTES as u64) as usize);
+    match claimed {
+        Some(claimed) if can_link(cid.codec()) => claimed.min(usual),
+        Some(claimed) => claimed,
+        None => usual,
     }
 }
 

@@ -419,7 +419,7 @@ impl Engine {
                 // Some answer so although they were asked for the block.
                 ask.wants_block = false;
             } else {
-                ask.answer = Answer::DontHave;
+                (ask.answer, ask.at) = (Answer::DontHave, now);
             }
             self.release(number, charged);
             let is_new = self.member(id, number).is_some_and(|member| {

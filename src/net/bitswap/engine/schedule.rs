@@ -8,7 +8,7 @@
 //! that no reader waits for are shared out among the session's fellows and ourselves: each block has a *home*, the node with
 //! the best score for it, which every node computes alike. The home fetches the block from a holder; the others ask the home,
 //! where their wants stand until the block comes. A fellow that does not want the block itself says `DONT_HAVE`, and the next
-//! best one is its home. Whoever asks a holder cancels its wants for the block with the fellows; who has one cancelled knows
+//! best one is its home; it is asked once more before a holder is, for by then it may have come to the block. Whoever asks a holder cancels its wants for the block with the fellows; who has one cancelled knows
 //! by that who gets the block or has it. So nodes wait only for nodes with a better score and for those that have asked a
 //! holder, and never in a circle. The one who is asked sees to that too, and says `DONT_HAVE` to whom it might be waiting for
 //! itself: a peer that does not know yet that we are a fellow takes us for a holder.
@@ -39,6 +39,8 @@ const TAKEN_FROM_LAST: usize = 16;
 const TAKEN_AFTER: Duration = Duration::from_millis(100);
 /// Blocks that are taken over at once.
 const MAX_TAKEN_OVER: usize = 4;
+/// A home that did not want a block so long ago may have come to it by now: it is asked once more before a holder is.
+const HOME_CHANGES_AFTER: Duration = Duration::from_millis(20);
 /// What may be in flight beyond the window for a reader that waits.
 const DEMAND_RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// What a peer is taken to do until it showed its speed, in bytes a second: enough to be tried.
@@ -174,7 +176,7 @@ impl Engine {
             let Some(want) = self.wants.get(&key).filter(|want| is_current(want)) else { continue };
             let was_asked = !want.asks.is_empty();
             match self.choose(now, id, &key) {
-                Choice::Ask(number, charge) => self.ask(now, &key, number, charge),
+                Choice::Ask(number, charge) => self.ask_home_or(now, &key, number, charge),
                 Choice::Backlog(number) => self.put_into_backlog(id, key, number),
                 Choice::Seek => self.seek(now, id, &key),
                 Choice::Full => {
@@ -217,7 +219,7 @@ impl Engine {
                     continue;
                 }
                 match self.choose(now, id, &key) {
-                    Choice::Ask(number, charge) => self.ask(now, &key, number, charge),
+                    Choice::Ask(number, charge) => self.ask_home_or(now, &key, number, charge),
                     Choice::Backlog(same) if same == number => {
                         if let Some(session) = self.sessions.get_mut(&id) {
                             session.backlogs.entry(number).or_default().push_front(key);
@@ -326,6 +328,29 @@ impl Engine {
         };
         let said_have = want.asks.iter().filter(|ask| ask.answer == Answer::Have).map(|ask| ask.peer);
         said_have.chain(self.hints.peek(key).copied()).find(is_fellow)
+    }
+
+    /// Asks a peer for a block, or its home first, where that said long ago that it did not want it.
+    fn ask_home_or(&mut self, now: Instant, key: &Key, number: PeerNumber, charge: u64) {
+        let home = if charge > 0 { self.home_that_may_want(now, key) } else { None };
+        let Some(home) = home else { return self.ask(now, key, number, charge) };
+        if let Some(ask) = self.wants.get_mut(key).and_then(|want| want.ask_mut(home)) {
+            ask.answer = Answer::GaveUp;
+        }
+        self.ask(now, key, home, 0);
+    }
+
+    /// The home of a block, if it is a fellow that said `DONT_HAVE` some time ago.
+    fn home_that_may_want(&self, now: Instant, key: &Key) -> Option<PeerNumber> {
+        let want = self.wants.get(key).filter(|want| want.urgency < Urgency::Demand && !want.is_impatient)?;
+        let session = self.sessions.get(&want.session)?;
+        let fellows = session.members.iter().filter(|(_, member)| member.is_fellow(now));
+        let scores = fellows.filter_map(|(number, _)| Some((key.score(self.peers.get(number)?.identity), *number)));
+        let (score, home) = scores.max()?;
+        let ask = want.ask(home).filter(|ask| ask.answer == Answer::DontHave && ask.charged.is_none())?;
+        let has_room = self.peers[&home].is_usable() && self.peers[&home].in_flight < self.limits.wants_in_flight;
+        let is_old = now.saturating_duration_since(ask.at) > HOME_CHANGES_AFTER;
+        (score > key.score(self.own) && has_room && is_old).then_some(home)
     }
 
     /// Asks a peer for a block.

@@ -58,7 +58,7 @@ const HEDGES_PER_BLOCK: f64 = 0.008;
 const MAX_HEDGES: f64 = 16.0;
 /// What all who fetch a root together may ask of its holders although a fellow is to get it, as a share of the blocks: a
 /// node whose fellows are slow is mostly slow itself, and cannot tell.
-const SPARE_SHARE: f64 = 0.12;
+const SPARE_SHARE: f64 = 0.08;
 const FIRST_SPARE: f64 = 1.0;
 const MAX_SPARE: f64 = 16.0;
 

@@ -105,6 +105,30 @@ fn blocks_of_a_mib_come_once_and_steadily_however_slow_the_line_is() {
 }
 
 #[test]
+fn a_home_that_comes_to_a_block_later_is_asked_again_before_the_seed_is() {
+    for seed in 1..4 {
+        let data = blocks(512, 1 << 20);
+        let mut simulation = Simulation::new(9, GIGABIT * 0.4, MILLISECOND * 20, seed);
+        simulation.weather.starved = MILLISECOND * 50;
+        simulation.hold(0, &data);
+        simulation.connect_all();
+        for node in 1..9 {
+            simulation.nodes[node].window = 32;
+            simulation.nodes[node].in_order = true;
+            simulation.open_session(node, Some(data[0].cid()));
+            simulation.want_all(node, &data, Urgency::Background);
+        }
+        assert!(simulation.run(LONG, Simulation::is_done), "everything arrives");
+        let from_seed = simulation.nodes[0].sent_bytes as f64 / (512 << 20) as f64;
+        println!("seed {from_seed:.3}, {:.2} s", simulation.elapsed().as_secs_f64());
+        // Asked once, they leave a fifth of it to the seed.
+        assert!(from_seed <= 1.16, "the seed sent {from_seed:.2} times the data");
+        assert_no_leaks(&mut simulation);
+        assert_no_wants_stand(&simulation);
+    }
+}
+
+#[test]
 fn nodes_that_wait_for_a_processor_do_not_turn_to_the_seed() {
     let cases = [(KIB_256, 128, 0, 9.0), (1 << 20, 32, 0, 9.0), (1 << 20, 32, 400, 18.0), (KIB_256, 128, 1500, 40.0)];
     for (block_bytes, window, starved, most) in cases {
