@@ -3,7 +3,8 @@
 //! A [`Follower`] hands out the files of its order for pushing as long as no more than a *window* of bytes lies ahead of the
 //! readers. Files that were pushed are read without a word to us, so one in a while is pushed without its first page: that
 //! is a *tripwire*, and the request for the page says how far a reader has come, which confirms everything before it. A
-//! window doubles each time it is confirmed. A reader who comes to files that are not pushed yet has overtaken us; we go on
+//! window doubles each time it is confirmed by a step as long as what was read elsewhere meanwhile: who reads in no order comes upon
+//! any order's files now and then. A reader who comes to files that are not pushed yet has overtaken us; we go on
 //! a little ahead of it, so that no file is brought twice.
 //!
 //! Nothing here does I/O: what was handed out is answered with [`Follower::done`]. What must be fetched from other machines
@@ -28,10 +29,12 @@ const KNOWN_AHEAD: usize = 1024;
 const KNOWN_BEHIND: u64 = 2048;
 /// How far ahead of a reader that overtook us we go on, in files: those before are read before they could be pushed.
 const LEAD: u64 = 3;
-/// How far beyond what is pushed one read is believed to be the reader's place. Farther, it takes another one as near to it, among
-/// the last [`FAR_READS`] such: readers in random order come upon the files of any order, but not one after the other.
+/// How far beyond what is pushed one read is believed to be the reader's place. Farther, it takes [`FAR_BEFORE`] others as near
+/// before it, among the last [`FAR_READS`] such: readers in random order come upon the files of any order, but not one after the
+/// other.
 const NEAR: u64 = 16;
-const FAR_READS: usize = 8;
+const FAR_BEFORE: usize = 2;
+const FAR_READS: usize = 16;
 /// A file of more bytes is read from its beginning only, and left to its own read-ahead.
 pub(super) const MAX_WHOLE_BYTES: u64 = 8 << 20;
 /// What is brought of such a file.
@@ -152,6 +155,8 @@ pub(super) struct Follower {
     /// Reads far ahead that others must confirm.
     far: VecDeque<u64>,
     strays: u64,
+    /// Reads elsewhere since a reader last came further.
+    elsewhere: u64,
     moved: Instant,
 }
 
@@ -180,6 +185,7 @@ impl Follower {
             since_tripwire: 0,
             far: VecDeque::new(),
             strays: 0,
+            elsewhere: 0,
             moved: now,
         }
     }
@@ -247,13 +253,17 @@ impl Follower {
             return true;
         }
         if at < self.next.max(self.reached) + NEAR {
-            self.strays = self.strays.saturating_sub(at + 1 - self.reached);
-        } else if self.far.iter().all(|far| far.abs_diff(at) > NEAR) {
+            let step = at + 1 - self.reached;
+            self.strays = self.strays.saturating_sub(step);
+            if step >= std::mem::take(&mut self.elsewhere) {
+                self.window = (self.window * 2).min(PREFETCH_WINDOW_BYTES);
+            }
+        } else if self.far.iter().filter(|far| (at.saturating_sub(NEAR)..at).contains(*far)).count() < FAR_BEFORE {
             if self.far.len() == FAR_READS {
                 self.far.pop_front();
             }
             self.far.push_back(at);
-            self.strays += 1;
+            self.stray();
             return true;
         }
         self.far.clear();
@@ -293,6 +303,7 @@ impl Follower {
     /// Takes note that a reader of this root has begun a file that is not ours.
     pub fn stray(&mut self) {
         self.strays += 1;
+        self.elsewhere += 1;
     }
 
     /// Whether readers do something else, or nothing.
@@ -337,7 +348,6 @@ impl Follower {
             }
             self.next = next;
         }
-        self.window = (self.window * 2).min(PREFETCH_WINDOW_BYTES);
         while self.base + KNOWN_BEHIND < self.reached {
             let Some(item) = self.items.pop_front() else { break };
             if self.places.get(&item.number) == Some(&self.base) {
