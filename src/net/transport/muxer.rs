@@ -1,9 +1,9 @@
 //! Many streams on one encrypted connection: yamux, as libp2p has it.
 //!
-//! libp2p's own adapter fixes the length of the frames at 16 KiB. Each frame is a hand-over between the task of a stream and
-//! that of its connection, on both sides, and a record of the cipher; ours are as long as Go's
-//! ([`MAX_MUXED_FRAME_BYTES`]), and what comes in longer ones is cut ([`Cut`]). The connection reads whether or not somebody takes the streams that it brings: those wait here,
-//! up to a bound.
+//! libp2p's own adapter fixes the length of the frames at 16 KiB. Each frame is a hand-over between the task of a stream and that
+//! of its connection, on both sides, and a record of the cipher; ours are as long as Go's ([`MAX_MUXED_FRAME_BYTES`]), and what
+//! comes in longer ones is cut ([`Cut`]). The connection reads whether or not somebody takes the streams that it brings: those
+//! wait here, up to a bound.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -4,14 +4,15 @@
 //! far as the holders' speeds and what is in flight from them tell, and only as long as that holder's window has room: so
 //! wants are split by speed, and what is not in flight yet can still go elsewhere.
 //!
-//! **Fellows.** Where several nodes fetch the same DAG at once, each would ask the same few holders for all of it. So wants
-//! that no reader waits for are shared out among the session's fellows and ourselves: each block has a *home*, the node with
-//! the best score for it, which every node computes alike. The home fetches the block from a holder; the others ask the home,
-//! where their wants stand until the block comes. A fellow that does not want the block itself says `DONT_HAVE`, and the next
-//! best one is its home; it is asked once more before a holder is, for by then it may have come to the block. Whoever asks a holder cancels its wants for the block with the fellows; who has one cancelled knows
-//! by that who gets the block or has it. So nodes wait only for nodes with a better score and for those that have asked a
-//! holder, and never in a circle. The one who is asked sees to that too, and says `DONT_HAVE` to whom it might be waiting for
-//! itself: a peer that does not know yet that we are a fellow takes us for a holder.
+//! **Fellows.** Where several nodes fetch the same DAG at once, each would ask the same few holders for all of it. So wants that
+//! no reader waits for are shared out among the session's fellows and ourselves: each block has a *home*, the node with the best
+//! score for it, which every node computes alike. The home fetches the block from a holder; the others ask the home, where their
+//! wants stand until the block comes. A fellow that does not want the block itself says `DONT_HAVE`, and the next best one is its
+//! home; it is asked once more before a holder is, for by then it may have come to the block. Whoever asks a holder cancels its
+//! wants for the block with the fellows; who has one cancelled knows by that who gets the block or has it. So nodes wait only for
+//! nodes with a better score and for those that have asked a holder, and never in a circle. The one who is asked sees to that
+//! too, and says `DONT_HAVE` to whom it might be waiting for itself: a peer that does not know yet that we are a fellow takes us
+//! for a holder.
 
 use std::time::{Duration, Instant};
 

@@ -119,7 +119,7 @@ fn a_home_that_comes_to_a_block_later_is_asked_again_before_the_seed_is() {
             simulation.want_all(node, &data, Urgency::Background);
         }
         assert!(simulation.run(LONG, Simulation::is_done), "everything arrives");
-        let from_seed = simulation.nodes[0].sent_bytes as f64 / (512 << 20) as f64;
+        let from_seed = simulation.nodes[0].sent_bytes as f64 / f64::from(512 << 20);
         println!("seed {from_seed:.3}, {:.2} s", simulation.elapsed().as_secs_f64());
         // Asked once, they leave a fifth of it to the seed.
         assert!(from_seed <= 1.16, "the seed sent {from_seed:.2} times the data");
