@@ -113,6 +113,16 @@ struct Item {
     charged: u64,
     /// A reader has asked for it.
     is_begun: bool,
+    /// Where the same file came before, and where it comes again, as far as that is known: orders of several epochs follow each
+    /// other.
+    before: Option<u64>,
+    again: Option<u64>,
+}
+
+/// Where a file is in the order: the place that its next read is taken for, and the last that is known.
+struct Places {
+    current: u64,
+    last: u64,
 }
 
 /// What readers have made of what was brought, in bytes.
@@ -147,7 +157,7 @@ pub(super) struct Follower {
     base: u64,
     next: u64,
     reached: u64,
-    places: HashMap<u64, u64>,
+    places: HashMap<u64, Places>,
     ready: VecDeque<u64>,
     window: u64,
     ahead: u64,
@@ -216,19 +226,41 @@ impl Follower {
         let known = (self.base + self.items.len() as u64).saturating_sub(self.next) as usize;
         let next = self.items.get((self.next - self.base) as usize);
         let fits = |item: &Item| self.ahead == 0 || self.ahead + wanted(&item.file) <= self.window;
-        !self.ready.is_empty() || (self.order.is_some() && known < KNOWN_AHEAD / 2) || next.is_some_and(fits)
+        let may_go_on = |item: &Item| if self.lies_ahead(item) { self.may_pass_over() } else { fits(item) };
+        !self.ready.is_empty() || (self.order.is_some() && known < KNOWN_AHEAD / 2) || next.is_some_and(may_go_on)
+    }
+
+    /// Whether the file comes before, where no reader has been yet: it is not brought twice.
+    fn lies_ahead(&self, item: &Item) -> bool {
+        item.before.is_some_and(|before| before >= self.reached)
+    }
+
+    /// Whether files that lie ahead already are passed over: not without an end, for a small dataset comes again and again.
+    fn may_pass_over(&self) -> bool {
+        self.next - self.reached < KNOWN_AHEAD as u64
     }
 
     /// Takes back the order, with what was pulled of it (inode numbers and files), and whether that was the last.
     pub fn pulled(&mut self, order: Order, files: Vec<(u64, Upcoming)>, ended: bool) {
         for (number, file) in files {
-            // A file that comes twice is told by its first place until a reader is past that.
             let place = self.base + self.items.len() as u64;
-            let known = self.places.entry(number).or_insert(place);
-            if *known < self.reached {
-                *known = place;
+            let known = self.places.entry(number).or_insert(Places { current: place, last: place });
+            let before = (known.last < place).then_some(known.last);
+            known.last = place;
+            if let Some(before) = before.and_then(|before| before.checked_sub(self.base))
+                && let Some(item) = self.items.get_mut(before as usize)
+            {
+                item.again = Some(place);
             }
-            self.items.push_back(Item { number, file, state: State::Waiting, charged: 0, is_begun: false });
+            self.items.push_back(Item {
+                number,
+                file,
+                state: State::Waiting,
+                charged: 0,
+                is_begun: false,
+                before,
+                again: None,
+            });
         }
         self.ended = ended;
         self.order = (!ended).then_some(order);
@@ -239,12 +271,7 @@ impl Follower {
 
     /// Takes note that a reader has begun the file `number`; says whether it is one of ours.
     pub fn note(&mut self, number: u64, now: Instant) -> bool {
-        let Some(&at) = self.places.get(&number) else {
-            return false;
-        };
-        if at < self.base {
-            return false;
-        }
+        let Some(at) = self.place(number) else { return false };
         if let Some(item) = self.items.get_mut((at - self.base) as usize) {
             item.is_begun = true;
             self.tally.late += u64::from(matches!(item.state, State::Taken | State::Remote));
@@ -269,6 +296,20 @@ impl Follower {
         self.far.clear();
         self.reach(at + 1, now);
         true
+    }
+
+    /// Where the order has the file that is read now: of its places the one that is nearest to the readers.
+    fn place(&mut self, number: u64) -> Option<u64> {
+        let places = self.places.get_mut(&number)?;
+        loop {
+            let item = self.items.get(places.current.checked_sub(self.base)? as usize)?;
+            match item.again {
+                Some(again) if again.abs_diff(self.reached) <= places.current.abs_diff(self.reached) => {
+                    places.current = again;
+                }
+                _ => return Some(places.current),
+            }
+        }
     }
 
     /// Whether the file is one of those that are known of the order.
@@ -350,8 +391,13 @@ impl Follower {
         }
         while self.base + KNOWN_BEHIND < self.reached {
             let Some(item) = self.items.pop_front() else { break };
-            if self.places.get(&item.number) == Some(&self.base) {
-                self.places.remove(&item.number);
+            if let Some(places) = self.places.get_mut(&item.number)
+                && places.current == self.base
+            {
+                match item.again {
+                    Some(again) => places.current = again,
+                    None => drop(self.places.remove(&item.number)),
+                }
             }
             self.base += 1;
         }
@@ -372,6 +418,16 @@ impl Follower {
         let fits = |bytes: u64, wanted: u64| bytes == 0 || bytes + wanted <= PREFETCH_BATCH_BYTES;
         while bytes < PREFETCH_BATCH_BYTES && batch.len() < PREFETCH_BATCH_FILES {
             let Some(item) = self.items.get((self.next - self.base) as usize) else { break };
+            if self.lies_ahead(item) {
+                if !self.may_pass_over() {
+                    break;
+                }
+                if let Some(item) = self.items.get_mut((self.next - self.base) as usize) {
+                    item.state = State::Missed;
+                }
+                self.next += 1;
+                continue;
+            }
             let wanted = wanted(&item.file);
             // At least one file, however large, where the window is not a whim of the memory.
             if (self.ahead + wanted > window && (self.ahead > 0 || wanted > room)) || !fits(bytes, wanted) {

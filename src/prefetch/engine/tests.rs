@@ -292,6 +292,31 @@ fn random_files_of_a_plan_s_root_beside_its_reader_do_not_drop_it() {
 }
 
 #[test]
+fn epochs_of_a_small_dataset_are_followed_one_after_the_other_and_no_file_is_brought_twice_ahead() {
+    const FILES: u64 = 60;
+    let mut fixture = Fixture::new();
+    let epochs = (0..1000_u64).flat_map(|epoch| (0..FILES).map(move |at| file("a", (at * 7 + epoch * 13) % FILES)));
+    let progress = fixture.state.follow(cid("a"), Box::new(epochs), fixture.now);
+    for epoch in 0..20 {
+        for at in 0..FILES {
+            let mut ahead = HashSet::new();
+            while let Some((owner, batch)) = fixture.piece() {
+                for bring in &batch {
+                    assert!(ahead.insert(bring.number), "{} twice", bring.at);
+                    assert!(bring.at < (epoch + 2) * FILES, "{} in epoch {epoch}", bring.at);
+                }
+                fixture.done(&owner, batch);
+            }
+            fixture.read("a", (at * 7 + epoch * 13) % FILES);
+            assert_eq!(progress.reached(), epoch * FILES + at + 1);
+        }
+    }
+    assert_eq!(progress.fate(), Fate::Followed);
+    let pushed = fixture.state.report(fixture.now)[0].1.figures.pushed_bytes;
+    assert!(pushed <= 21 * FILES * SIZE, "{pushed} bytes for 20 epochs");
+}
+
+#[test]
 fn readers_in_random_order_do_not_confirm_an_order_that_is_none() {
     const SEEDS: u64 = 20;
     // In a small tree they come upon the files of any order often.
