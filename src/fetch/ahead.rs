@@ -170,11 +170,10 @@ impl Ahead {
     /// Has more fetched, as far as there is room. `at_hand` is what the walk has come to: it may not be here yet, and is not
     /// asked for again where the walk would come to it a second time.
     fn fill(&mut self, fetch: &Fetch, at_hand: &Cid) {
-        let mut on_their_way = 0;
-        let mut bytes = 0;
+        let (mut is_any_coming, mut bytes) = (false, 0);
         for asked in self.waiting.values() {
             let arrived = asked.waiter.arrived();
-            on_their_way += usize::from(arrived.is_none());
+            is_any_coming |= arrived.is_none();
             bytes += arrived.map_or(asked.expected, |block| block.data().len());
         }
         let (mut at, mut reads) = (0, 0);
@@ -217,7 +216,7 @@ impl Ahead {
                     }
                     let expected = expected(&cid, *tsize, self.usual);
                     let room = bytes + expected <= WALK_AHEAD_BYTES;
-                    if self.waiting.len() >= WALK_AHEAD_BLOCKS || (!room && on_their_way > 0) {
+                    if self.waiting.len() >= WALK_AHEAD_BLOCKS || (!room && is_any_coming) {
                         break;
                     }
                     *state = State::Started;
@@ -226,7 +225,7 @@ impl Ahead {
                         && let Ok(waiter) = fetch.start(place.key(), Priority::Background)
                     {
                         place.insert(Asked { waiter, expected });
-                        on_their_way += 1;
+                        is_any_coming = true;
                         bytes += expected;
                     }
                     at += 1;

@@ -344,6 +344,9 @@ impl Engine {
     /// The home of a block, if it is a fellow that said `DONT_HAVE` some time ago.
     fn home_that_may_want(&self, now: Instant, key: &Key) -> Option<PeerNumber> {
         let want = self.wants.get(key).filter(|want| want.urgency < Urgency::Demand && !want.is_impatient)?;
+        if want.asks.is_empty() {
+            return None;
+        }
         let session = self.sessions.get(&want.session)?;
         let fellows = session.members.iter().filter(|(_, member)| member.is_fellow(now));
         let scores = fellows.filter_map(|(number, _)| Some((key.score(self.peers.get(number)?.identity), *number)));
